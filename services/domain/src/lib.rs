@@ -1,1 +1,41 @@
-//! (being written)
+//! Our words and rules: ids, names, callers, validated sampling, limits and the closed list of reasons why something
+//! is refused. No IO, no clock, no wire types.
+//!
+//! # Glossary
+//!
+//! | word | meaning |
+//! | --- | --- |
+//! | tenant | a customer; owns adapters, keys and limits; nothing is shared between two of them |
+//! | API key | what a caller shows; `bn_<public>_<secret><checksum>`; belongs to one tenant |
+//! | adapter | a named LoRA model of a tenant; has versions and aliases |
+//! | version | immutable content of an adapter, named by its digest |
+//! | alias | a movable name of a version; `live` is the one that a bare model name means |
+//! | base model | the one checkpoint that every adapter of a worker sits on |
+//! | sequence | one prompt and the answer that grows behind it |
+//! | prefill, decode | computing the prompt, computing one token after another |
+//! | KV block | a page of the key/value cache, 16 tokens |
+//! | lease | the right to use something that may otherwise be evicted or expire |
+//! | reservation | admission, slot and rate-limit charge of one request as one object with a deadline |
+//! | receipt | what made an answer (digests, worker, tokens), or what a version was loaded as |
+
+mod api_key;
+mod caller;
+mod digest;
+mod fault;
+mod id;
+mod limits;
+mod model_name;
+mod resource;
+mod sampling;
+mod slug;
+
+pub use api_key::{ApiKeyText, ApiKeyTextError};
+pub use caller::{Caller, Role};
+pub use digest::{Digest, DigestError};
+pub use fault::{Detail, Fault, Reason};
+pub use id::{ApiKeyId, RequestId, TenantId};
+pub use limits::{Limits, TenantLimits};
+pub use model_name::{ModelName, ModelNameError, VersionSelector};
+pub use resource::{AdapterName, AliasName, ApiKeyName, ResourceNameError, TenantName, VersionName};
+pub use sampling::{Sampling, SamplingFault};
+pub use slug::{Slug, SlugError};
