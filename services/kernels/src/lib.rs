@@ -1,1 +1,39 @@
-//! (being written)
+//! CPU operations of a decoder: linear layers over f32 or bf16 weights, norms, rotary positions, paged attention,
+//! grouped LoRA. Activations are row-major f32.
+//!
+//! One promise shapes every operation: **a row's result does not depend on the other rows**, on how work is cut into
+//! tiles, or on the number of threads. Sums run in one fixed order (16 lanes, then a fixed tree), the same for
+//! AVX-512, AVX2 and the portable path, so the same request gives the same bits alone and in any batch.
+//!
+//! It knows no model, no adapter format and no scheduler, and it has no `unsafe`: SIMD goes through `pulp`.
+//!
+//! Sizes that do not fit together are errors of the caller and panic.
+
+mod activation;
+mod attention;
+mod dot;
+mod expand;
+mod kv_blocks;
+mod linear;
+mod lora;
+mod matrix;
+mod norm;
+mod reduce;
+mod rope;
+mod softmax;
+
+pub use activation::silu_mul;
+pub use attention::{AttentionShape, AttentionSlice, paged_attention};
+pub use kv_blocks::{BLOCK_TOKENS, BlockId, KvBlocks};
+pub use linear::{add_bias, linear, scale_row};
+pub use lora::{Lora, LoraGroup, grouped_lora};
+pub use matrix::{Matrix, Storage};
+pub use norm::{rms_norm, rms_norm_in_place};
+pub use rope::{RotaryTable, rotate};
+pub use softmax::log_sum_exp;
+
+/// Lanes of every sum: one AVX-512 register of f32, two AVX2 registers.
+const LANES: usize = 16;
+
+#[cfg(test)]
+mod reference;

@@ -1,0 +1,19 @@
+//! Why a checkpoint cannot be loaded.
+
+use std::path::PathBuf;
+
+/// Why a checkpoint cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("cannot read {path}: {source}")]
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    Config(#[from] super::ConfigError),
+    #[error(transparent)]
+    Base(#[from] adapters::BaseError),
+    #[error("{file}: {message}")]
+    Checkpoint { file: String, message: String },
+}
