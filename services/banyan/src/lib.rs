@@ -1,1 +1,53 @@
-//! (being written)
+//! Behind the `banyan` command: `up` assembles every process in one, `gateway` and `worker` run one each, and every
+//! other verb is a client of them or a user of the engine. No business rules live here.
+
+mod admin;
+pub mod bench;
+pub mod cli;
+mod client;
+pub mod client_file;
+pub mod embedded;
+pub mod failure;
+mod inference;
+pub mod inspect;
+mod local_adapter;
+mod output;
+mod private_file;
+pub mod process;
+pub mod score;
+pub mod up;
+
+use cli::{Cli, Verb};
+use failure::{Failure, Outcome};
+
+/// Runs one verb to its end.
+///
+/// # Errors
+/// With what is to be printed, and the exit code.
+pub fn run(cli: Cli) -> Outcome {
+    let as_json = cli.json;
+    match cli.verb {
+        Verb::Inspect(args) => inspect::inspect(&args, as_json),
+        Verb::Score(args) => score::score(&args),
+        Verb::Bench(args) => bench::bench(&args, as_json),
+        verb => tokio::runtime::Runtime::new()?.block_on(talk(verb, as_json)),
+    }
+}
+
+/// The verbs that serve or call.
+async fn talk(verb: Verb, as_json: bool) -> Outcome {
+    match verb {
+        Verb::Up(args) => up::up(args, as_json).await,
+        Verb::Gateway(args) => process::gateway(args).await,
+        Verb::Worker(args) => process::worker(args).await,
+        Verb::Generate(args) => inference::generate(args, as_json).await,
+        Verb::Chat(args) => inference::chat(args, as_json).await,
+        Verb::Models(args) => inference::models(args, as_json).await,
+        Verb::Tenant(args) => admin::tenant(args, as_json).await,
+        Verb::Key(args) => admin::key(args, as_json).await,
+        Verb::Adapter(args) => admin::adapter(args, as_json).await,
+        Verb::Inspect(_) | Verb::Score(_) | Verb::Bench(_) => {
+            Err(Failure::Failed("this verb needs no server".to_owned()))
+        }
+    }
+}

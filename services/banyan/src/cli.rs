@@ -1,0 +1,74 @@
+//! What can be typed: verbs, flags and their help. It decides nothing; each verb's module acts on what was parsed.
+
+mod admin;
+mod connection;
+mod inference;
+mod local;
+mod process;
+
+pub use admin::{AdapterArgs, AdapterVerb, KeyArgs, KeyVerb, LimitArgs, TenantArgs, TenantVerb};
+pub use connection::{ConnectionArgs, DataArgs};
+pub use inference::{ChatArgs, GenerateArgs, ModelsArgs, SamplingArgs};
+pub use local::{BenchArgs, DtypeArg, InspectArgs, ScoreArgs, ShapeArgs};
+pub use process::{GatewayArgs, LogFormatArg, UpArgs, WorkerArgs};
+
+use clap::{Parser, Subcommand};
+
+const AFTER_HELP: &str = "\
+Try it:
+  banyan up                                            start everything on this machine
+  banyan models                                        in a second terminal, same directory
+  banyan generate --model demo/finance 'What does E-17 mean?'
+  banyan generate --model demo/legal   'What does E-17 mean?'
+
+Serve another base model:
+  banyan up --base ~/checkpoints/Qwen3-0.6B            any Llama, Mistral, Qwen2 or Qwen3 checkpoint
+
+Exit codes:
+  0  done
+  1  refused or failed; every reason is printed
+  2  wrong usage
+  3  the server cannot be reached
+  4  the key or token is missing, unknown or not allowed to do this
+  5  refused for now (rate limit, full queue, stopping server): try again later
+  130  stopped by Ctrl-C";
+
+/// One base model, many industry models: a multi-tenant LoRA serving platform in one command.
+#[derive(Debug, Parser)]
+#[command(name = "banyan", version, after_help = AFTER_HELP, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub verb: Verb,
+
+    /// Print JSON instead of text: data on standard output, faults on standard error.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Start everything in this process: worker, gateway, embedded PostgreSQL, demo models.
+    Up(UpArgs),
+    /// Start a gateway alone: the public and the admin door.
+    Gateway(GatewayArgs),
+    /// Start a worker alone: the engine behind a gateway.
+    Worker(WorkerArgs),
+    /// Generate an answer and stream it to standard output.
+    Generate(GenerateArgs),
+    /// Talk with a model, turn by turn.
+    Chat(ChatArgs),
+    /// List the models that the key may use.
+    Models(ModelsArgs),
+    /// Create, list, show, change and delete tenants.
+    Tenant(TenantArgs),
+    /// Create, list, show and revoke API keys.
+    Key(KeyArgs),
+    /// Upload adapter versions, show what was loaded, move and roll back aliases.
+    Adapter(AdapterArgs),
+    /// Judge an adapter against a base model without a server: the load receipt, or every refusal.
+    Inspect(InspectArgs),
+    /// Print the log-probability of every token of a file's lines, through the serving engine.
+    Score(ScoreArgs),
+    /// Measure prefill and decode speed for batches with none, one and many adapters.
+    Bench(BenchArgs),
+}

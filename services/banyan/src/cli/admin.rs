@@ -1,0 +1,222 @@
+//! Flags of `tenant`, `key` and `adapter`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use domain::{Digest, ModelName, Slug};
+
+use super::ConnectionArgs;
+
+const TENANT_HELP: &str = "\
+Examples:
+  banyan tenant create acme --display-name 'Acme Ltd' --requests-per-minute 100
+  banyan tenant update acme --concurrent-requests 8
+  banyan tenant list --json";
+
+#[derive(Args, Debug)]
+#[command(after_help = TENANT_HELP)]
+pub struct TenantArgs {
+    #[command(subcommand)]
+    pub verb: TenantVerb,
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TenantVerb {
+    /// Create a tenant.
+    Create {
+        /// 2 to 63 lower-case letters, digits and hyphens.
+        #[arg(value_name = "TENANT")]
+        tenant: Slug,
+        /// For people.
+        #[arg(long, value_name = "TEXT")]
+        display_name: Option<String>,
+        #[command(flatten)]
+        limits: LimitArgs,
+    },
+    /// List all tenants.
+    List,
+    /// Show one tenant and its limits.
+    Show {
+        #[arg(value_name = "TENANT")]
+        tenant: Slug,
+    },
+    /// Change what is given; the rest stays.
+    Update {
+        #[arg(value_name = "TENANT")]
+        tenant: Slug,
+        /// For people.
+        #[arg(long, value_name = "TEXT")]
+        display_name: Option<String>,
+        #[command(flatten)]
+        limits: LimitArgs,
+    },
+    /// Delete a tenant.
+    Delete {
+        #[arg(value_name = "TENANT")]
+        tenant: Slug,
+        /// Delete its adapters and keys with it.
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+/// 0 means the platform's default.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Limits (0 is the platform's default)")]
+pub struct LimitArgs {
+    #[arg(long, value_name = "N")]
+    pub requests_per_minute: Option<u32>,
+    /// Prompt and answer together.
+    #[arg(long, value_name = "N")]
+    pub tokens_per_minute: Option<u32>,
+    #[arg(long, value_name = "N")]
+    pub concurrent_requests: Option<u32>,
+    #[arg(long, value_name = "N")]
+    pub adapters_max: Option<u32>,
+    /// Bytes of all stored versions.
+    #[arg(long, value_name = "BYTES")]
+    pub adapter_bytes_max: Option<u64>,
+    #[arg(long, value_name = "RANK")]
+    pub adapter_rank_max: Option<u32>,
+}
+
+const KEY_HELP: &str = "\
+Examples:
+  banyan key create --tenant acme                       prints the key, once
+  banyan key create --tenant acme --role tenant-admin --display-name 'Ann'
+  banyan key revoke abcdef234567 --tenant acme";
+
+#[derive(Args, Debug)]
+#[command(after_help = KEY_HELP)]
+pub struct KeyArgs {
+    #[command(subcommand)]
+    pub verb: KeyVerb,
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RoleArg {
+    /// May call the inference service.
+    Inference,
+    /// May also manage its tenant's adapters and keys.
+    TenantAdmin,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum KeyVerb {
+    /// Create a key; its secret is shown now and never again.
+    Create {
+        #[arg(long, value_name = "TENANT")]
+        tenant: Slug,
+        #[arg(long, value_enum, default_value = "inference")]
+        role: RoleArg,
+        /// For people.
+        #[arg(long, value_name = "TEXT")]
+        display_name: Option<String>,
+    },
+    /// List a tenant's keys (never their secrets).
+    List {
+        #[arg(long, value_name = "TENANT")]
+        tenant: Slug,
+    },
+    /// Show one key.
+    Show {
+        /// The public id: the 12 characters after `bn_`.
+        #[arg(value_name = "PUBLIC_ID")]
+        id: String,
+        #[arg(long, value_name = "TENANT")]
+        tenant: Slug,
+    },
+    /// Refuse a key from now on.
+    Revoke {
+        /// The public id: the 12 characters after `bn_`.
+        #[arg(value_name = "PUBLIC_ID")]
+        id: String,
+        #[arg(long, value_name = "TENANT")]
+        tenant: Slug,
+    },
+}
+
+const ADAPTER_HELP: &str = "\
+Examples:
+  banyan adapter push ./claims-lora --tenant acme --name claims               upload a version
+  banyan adapter push ./claims-lora --tenant acme --name claims --alias live  and serve it as acme/claims
+  banyan adapter show acme/claims                                             its receipt, module by module
+  banyan adapter promote acme/claims sha256:0f…                               move `live`
+  banyan adapter rollback acme/claims                                         move `live` back
+
+DIR holds adapter_config.json and adapter_model.safetensors, as PEFT's save_pretrained writes them.";
+
+#[derive(Args, Debug)]
+#[command(after_help = ADAPTER_HELP)]
+pub struct AdapterArgs {
+    #[command(subcommand)]
+    pub verb: AdapterVerb,
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum AdapterVerb {
+    /// Create an adapter without a version yet (`push` does it too).
+    Create {
+        /// `<tenant>/<adapter>`.
+        #[arg(value_name = "NAME")]
+        name: ModelName,
+        /// For people.
+        #[arg(long, value_name = "TEXT")]
+        display_name: Option<String>,
+    },
+    /// Upload a version; creates the adapter if it is not there. The same content gives the same version.
+    Push {
+        /// Folder with adapter_config.json and adapter_model.safetensors.
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+        #[arg(long, value_name = "TENANT")]
+        tenant: Slug,
+        #[arg(long, value_name = "NAME")]
+        name: Slug,
+        /// Also point this alias at the new version (`live` is what `<tenant>/<adapter>` means).
+        #[arg(long, value_name = "ALIAS")]
+        alias: Option<Slug>,
+    },
+    /// List a tenant's adapters.
+    List {
+        #[arg(long, value_name = "TENANT")]
+        tenant: Slug,
+    },
+    /// Show aliases, versions and the load receipt of the version that NAME means.
+    Show {
+        /// `<tenant>/<adapter>`, `…@<alias>` or `…@sha256:<digest>`.
+        #[arg(value_name = "NAME")]
+        name: ModelName,
+    },
+    /// Point an alias at a version. Running answers finish on the old one.
+    Promote {
+        /// `<tenant>/<adapter>`.
+        #[arg(value_name = "NAME")]
+        name: ModelName,
+        /// `sha256:<64 hex digits>`.
+        #[arg(value_name = "DIGEST")]
+        digest: Digest,
+        #[arg(long, value_name = "ALIAS", default_value = "live")]
+        alias: Slug,
+    },
+    /// Point an alias back at the version before its last move.
+    Rollback {
+        /// `<tenant>/<adapter>`.
+        #[arg(value_name = "NAME")]
+        name: ModelName,
+        #[arg(long, value_name = "ALIAS", default_value = "live")]
+        alias: Slug,
+    },
+    /// Delete an adapter with its versions; with `@sha256:…` one version; with `@<alias>` that alias.
+    Delete {
+        /// `<tenant>/<adapter>`, `…@<alias>` or `…@sha256:<digest>`.
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+}

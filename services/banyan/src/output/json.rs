@@ -1,0 +1,166 @@
+//! Wire messages as JSON. Field names are those of the contract; times are RFC 3339; absent times are null.
+
+use prost_types::Timestamp;
+use proto::v1::{
+    Adapter, AdapterVersion, Alias, ApiKey, Finish, FinishReason, LoadReceipt, Model, Role, Tenant, Token,
+};
+use serde_json::{Value, json};
+
+use super::time_text;
+
+pub fn tenant(tenant: &Tenant) -> Value {
+    let limits = tenant.limits.unwrap_or_default();
+    json!({
+        "name": tenant.name,
+        "display_name": tenant.display_name,
+        "limits": {
+            "requests_per_minute": limits.requests_per_minute,
+            "tokens_per_minute": limits.tokens_per_minute,
+            "concurrent_requests": limits.concurrent_requests,
+            "adapters_max": limits.adapters_max,
+            "adapter_bytes_max": limits.adapter_bytes_max,
+            "adapter_rank_max": limits.adapter_rank_max,
+        },
+        "create_time": moment(tenant.create_time.as_ref()),
+        "update_time": moment(tenant.update_time.as_ref()),
+    })
+}
+
+pub fn api_key(key: &ApiKey) -> Value {
+    json!({
+        "name": key.name,
+        "display_name": key.display_name,
+        "role": role(key.role()),
+        "create_time": moment(key.create_time.as_ref()),
+        "expire_time": moment(key.expire_time.as_ref()),
+        "revoke_time": moment(key.revoke_time.as_ref()),
+    })
+}
+
+pub const fn role(role: Role) -> &'static str {
+    match role {
+        Role::Unspecified => "unspecified",
+        Role::Inference => "inference",
+        Role::TenantAdmin => "tenant-admin",
+    }
+}
+
+pub fn adapter(adapter: &Adapter) -> Value {
+    json!({
+        "name": adapter.name,
+        "display_name": adapter.display_name,
+        "aliases": adapter.aliases.iter().map(alias).collect::<Vec<_>>(),
+        "create_time": moment(adapter.create_time.as_ref()),
+        "update_time": moment(adapter.update_time.as_ref()),
+    })
+}
+
+pub fn alias(alias: &Alias) -> Value {
+    json!({
+        "name": alias.name,
+        "digest": alias.digest,
+        "previous_digest": alias.previous_digest,
+        "update_time": moment(alias.update_time.as_ref()),
+        "etag": alias.etag,
+    })
+}
+
+pub fn version(version: &AdapterVersion) -> Value {
+    json!({
+        "name": version.name,
+        "digest": version.digest,
+        "base_digest": version.base_digest,
+        "size_bytes": version.size_bytes,
+        "create_time": moment(version.create_time.as_ref()),
+        "receipt": version.receipt.as_ref().map(receipt),
+    })
+}
+
+fn receipt(receipt: &LoadReceipt) -> Value {
+    let modules: Vec<_> = receipt
+        .modules
+        .iter()
+        .map(|module| {
+            json!({
+                "module": module.module,
+                "kind": module.kind,
+                "rank": module.rank,
+                "alpha": module.alpha,
+                "scale": module.scale,
+                "delta_norm": module.delta_norm,
+                "dtype": module.dtype,
+            })
+        })
+        .collect();
+    let notes: Vec<_> =
+        receipt.notes.iter().map(|note| json!({ "code": note.code, "message": note.message })).collect();
+    json!({
+        "parameters": receipt.parameters,
+        "resident_bytes": receipt.resident_bytes,
+        "probe_max_delta": receipt.probe_max_delta,
+        "modules": modules,
+        "notes": notes,
+    })
+}
+
+pub fn model(model: &Model) -> Value {
+    json!({
+        "name": model.name,
+        "display_name": model.display_name,
+        "adapter_digest": model.adapter_digest,
+        "base_digest": model.base_digest,
+        "context_length": model.context_length,
+        "update_time": moment(model.update_time.as_ref()),
+    })
+}
+
+pub fn token(token: &Token) -> Value {
+    let top: Vec<_> = token
+        .top_logprobs
+        .iter()
+        .map(|top| json!({ "id": top.id, "text": top.text, "logprob": top.logprob }))
+        .collect();
+    let mut value = json!({ "id": token.id });
+    if let Some(logprob) = token.logprob {
+        value["logprob"] = logprob.into();
+        value["top_logprobs"] = top.into();
+    }
+    value
+}
+
+pub fn finish(finish: &Finish) -> Value {
+    let usage = finish.usage.unwrap_or_default();
+    let receipt = finish.receipt.clone().unwrap_or_default();
+    json!({
+        "finish_reason": finish_reason(finish.reason()),
+        "usage": {
+            "prompt_tokens": usage.prompt_tokens,
+            "cached_prompt_tokens": usage.cached_prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+        },
+        "receipt": {
+            "base_digest": receipt.base_digest,
+            "adapter_digest": receipt.adapter_digest,
+            "worker": receipt.worker,
+            "tokens": receipt.tokens,
+            "request_id": receipt.request_id,
+        },
+        "seed": finish.seed,
+    })
+}
+
+pub const fn finish_reason(reason: FinishReason) -> &'static str {
+    match reason {
+        FinishReason::Unspecified => "unspecified",
+        FinishReason::Eos => "eos",
+        FinishReason::Stop => "stop",
+        FinishReason::Length => "length",
+    }
+}
+
+fn moment(timestamp: Option<&Timestamp>) -> Value {
+    match timestamp {
+        Some(_) => time_text(timestamp).into(),
+        None => Value::Null,
+    }
+}
