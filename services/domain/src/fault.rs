@@ -1,7 +1,7 @@
 //! Why something was refused: one closed list of reasons, and what a client needs to know to act on one.
 //! `chassis` turns a [`Fault`] into a gRPC status and back, so that it survives every hop.
 
-use std::{fmt, time::Duration};
+use std::{borrow::Cow, fmt, time::Duration};
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $variant:ident = $text:literal),+ $(,)?) => {
@@ -86,7 +86,7 @@ pub enum Detail {
     /// When trying again makes sense (`RetryInfo`).
     RetryAfter(Duration),
     /// What was looked for (`ResourceInfo`).
-    Resource { kind: &'static str, name: String },
+    Resource { kind: Cow<'static, str>, name: String },
     /// What must be changed first (`PreconditionFailure.Violation`).
     Precondition { kind: String, subject: String, description: String },
 }
@@ -129,7 +129,7 @@ impl Fault {
     /// Does not exist, or is not the caller's: always the same words.
     pub fn not_found(kind: &'static str, name: impl Into<String>) -> Self {
         let name = name.into();
-        Self::new(Reason::NotFound, format!("{kind} `{name}` was not found")).detail(Detail::Resource { kind, name })
+        Self::new(Reason::NotFound, format!("{kind} `{name}` was not found")).detail(Detail::Resource { kind: kind.into(), name })
     }
 
     /// A fault of ours; the cause is logged where this is made and never sent.
