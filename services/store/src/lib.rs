@@ -1,1 +1,39 @@
-//! (being written)
+//! PostgreSQL: the only crate with SQL.
+//!
+//! Every query runs in a transaction that begins by taking a scope: [`TenantScope`] takes the role `banyan_app` and names
+//! its tenant, and row-level security then shows it that tenant's rows and no others, whatever the query forgot;
+//! [`Platform`] takes `banyan_platform`, for what an operator does across tenants. A scope ends with its transaction, so a
+//! pooled connection carries nothing from one caller to the next. [`Store::find_api_key`] is the one look-up without a
+//! tenant.
+//!
+//! Works the same on a PostgreSQL server and on the embedded one, which takes a single connection: no method holds one
+//! connection while it waits for another, and nothing listens.
+//!
+//! It does not judge adapters, hash secrets or keep counters of rate limits.
+
+mod api_keys;
+mod blobs;
+mod config;
+mod connection;
+mod error;
+mod migrations;
+mod page;
+mod platform;
+mod rows;
+mod tenant;
+mod tenants;
+mod usage;
+
+pub use api_keys::{ApiKey, KnownKey, NewApiKey};
+pub use blobs::{BlobDeletion, BlobLease};
+pub use config::StoreConfig;
+pub use connection::Store;
+pub use error::{Precondition, Resource, Stock, StoreError};
+pub use migrations::migrate;
+pub use page::{Page, PageOf};
+pub use platform::{DeleteTenant, Platform};
+pub use tenant::{
+    Adapter, AdapterVersion, Alias, InsertedVersion, Model, NewVersion, ResolvedModel, TenantScope, UsedStock,
+};
+pub use tenants::{NewTenant, Tenant, TenantFields};
+pub use usage::{FinishReason, Outcome, UsageRecord};

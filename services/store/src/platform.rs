@@ -1,0 +1,156 @@
+//! What an operator, or the platform on its own behalf, does across tenants. Explicit: whoever holds a [`Platform`] has
+//! asked for it by name.
+
+use std::time::Duration;
+
+use domain::{Slug, TenantId};
+
+use crate::{
+    BlobDeletion, NewTenant, Page, PageOf, Precondition, Store, StoreError, Tenant, TenantFields, blobs,
+    connection::Scope, rows::ReadRow, tenants,
+};
+
+#[derive(Clone, Debug)]
+pub struct Platform {
+    store: Store,
+}
+
+/// What to do about what a tenant still has when it is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeleteTenant {
+    /// Refuse while it has adapters.
+    IfWithoutAdapters,
+    /// Delete its adapters with it.
+    WithAdapters,
+}
+
+impl Platform {
+    pub(crate) fn new(store: Store) -> Self {
+        Self { store }
+    }
+
+    /// Errors: [`StoreError::AlreadyExists`].
+    pub async fn create_tenant(&self, new: NewTenant) -> Result<Tenant, StoreError> {
+        self.store
+            .bounded(async {
+                let mut transaction = self.store.begin(Scope::Platform).await?;
+                let tenant = tenants::create(&mut transaction, &new).await?;
+                transaction.commit().await?;
+                Ok(tenant)
+            })
+            .await
+    }
+
+    pub async fn get_tenant(&self, slug: &Slug) -> Result<Tenant, StoreError> {
+        self.store
+            .bounded(async {
+                let mut transaction = self.store.begin(Scope::Platform).await?;
+                let tenant = tenants::by_slug(&mut transaction, slug).await?;
+                transaction.commit().await?;
+                Ok(tenant)
+            })
+            .await
+    }
+
+    /// By slug.
+    pub async fn list_tenants(&self, page: &Page) -> Result<PageOf<Tenant>, StoreError> {
+        self.store
+            .bounded(async {
+                let mut transaction = self.store.begin(Scope::Platform).await?;
+                let tenants = tenants::list(&mut transaction, page).await?;
+                transaction.commit().await?;
+                Ok(tenants)
+            })
+            .await
+    }
+
+    /// Changes what `change` changes, against every other update in turn.
+    pub async fn update_tenant(
+        &self,
+        slug: &Slug,
+        change: impl FnOnce(&mut TenantFields) + Send,
+    ) -> Result<Tenant, StoreError> {
+        self.store
+            .bounded(async {
+                let mut transaction = self.store.begin(Scope::Platform).await?;
+                let Tenant { id, mut fields, .. } = tenants::by_slug_for_update(&mut transaction, slug).await?;
+                change(&mut fields);
+                let tenant = tenants::update(&mut transaction, id, &fields).await?;
+                transaction.commit().await?;
+                Ok(tenant)
+            })
+            .await
+    }
+
+    /// Deletes the tenant, its keys and what `delete` says; files in the registry are handed over to deletion. Usage
+    /// records stay.
+    pub async fn delete_tenant(&self, slug: &Slug, delete: DeleteTenant) -> Result<(), StoreError> {
+        self.store
+            .bounded(async {
+                let mut transaction = self.store.begin(Scope::Platform).await?;
+                // Locked, so that nothing can be added to it any more: what refers to it waits, and then finds it gone.
+                let tenant = tenants::by_slug_for_update(&mut transaction, slug).await?.id;
+                if delete == DeleteTenant::IfWithoutAdapters && has_adapters(&mut transaction, tenant).await? {
+                    return Err(StoreError::FailedPrecondition(Precondition::TenantHasAdapters));
+                }
+                delete_contents(&mut transaction, tenant).await?;
+                sqlx::query("delete from tenants where id = $1").bind(tenant.uuid()).execute(&mut *transaction).await?;
+                transaction.commit().await?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// Claims up to `limit` digests whose files are to be deleted from the registry: those that no version names any
+    /// more, and uploads that were given up. Delete the files within `lease`, then call
+    /// [`Platform::finish_blob_deletion`]; whoever crashes in between leaves the claim to run out, and the next one does
+    /// it again. `lease` must be longer than the registry can take over one deletion.
+    pub async fn claim_blob_deletions(&self, limit: u16, lease: Duration) -> Result<Vec<BlobDeletion>, StoreError> {
+        self.store
+            .bounded(async {
+                let mut transaction = self.store.begin(Scope::Platform).await?;
+                let deletions = blobs::claim_deletions(&mut transaction, limit, lease).await?;
+                transaction.commit().await?;
+                Ok(deletions)
+            })
+            .await
+    }
+
+    /// The files are gone. `false` when the claim had run out and somebody else has taken it over: nothing to be done.
+    pub async fn finish_blob_deletion(&self, deletion: &BlobDeletion) -> Result<bool, StoreError> {
+        self.store
+            .bounded(async {
+                let mut transaction = self.store.begin(Scope::Platform).await?;
+                let finished = blobs::finish_deletion(&mut transaction, deletion).await?;
+                transaction.commit().await?;
+                Ok(finished)
+            })
+            .await
+    }
+}
+
+async fn has_adapters(connection: &mut sqlx::PgConnection, tenant: TenantId) -> Result<bool, StoreError> {
+    let found = sqlx::query_scalar("select exists (select from adapters where tenant_id = $1)")
+        .bind(tenant.uuid())
+        .fetch_one(connection)
+        .await?;
+    Ok(found)
+}
+
+async fn delete_contents(connection: &mut sqlx::PgConnection, tenant: TenantId) -> Result<(), StoreError> {
+    // Waits for transactions that are adding versions; what they added is then seen by the deletions below.
+    sqlx::query("select from adapters where tenant_id = $1 order by id for update")
+        .bind(tenant.uuid())
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query("delete from aliases where tenant_id = $1").bind(tenant.uuid()).execute(&mut *connection).await?;
+    let rows = sqlx::query("delete from adapter_versions where tenant_id = $1 returning digest")
+        .bind(tenant.uuid())
+        .fetch_all(&mut *connection)
+        .await?;
+    let digests = rows.iter().map(|row| row.digest("digest")).collect::<Result<Vec<_>, _>>()?;
+    blobs::abandon(connection, tenant, &digests).await?;
+    sqlx::query("delete from adapters where tenant_id = $1").bind(tenant.uuid()).execute(&mut *connection).await?;
+    sqlx::query("delete from api_keys where tenant_id = $1").bind(tenant.uuid()).execute(&mut *connection).await?;
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! The tenant-scoped handle. Every query names the tenant, and row-level security checks the same thing again.
+
+mod adapters;
+mod aliases;
+mod models;
+mod versions;
+
+use domain::TenantId;
+use sqlx::{Postgres, Transaction};
+
+use crate::{
+    ApiKey, NewApiKey, Page, PageOf, Store, StoreError, Tenant, UsageRecord, api_keys, blobs, connection::Scope,
+    tenants, usage,
+};
+
+pub use adapters::Adapter;
+pub use aliases::Alias;
+pub use models::{Model, ResolvedModel};
+pub use versions::{AdapterVersion, InsertedVersion, NewVersion};
+
+/// One tenant's rows. Another tenant's are as if they did not exist.
+#[derive(Clone, Debug)]
+pub struct TenantScope {
+    store: Store,
+    id: TenantId,
+}
+
+/// What of a tenant's stocks is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UsedStock {
+    pub adapters: u64,
+    /// Bytes of all versions together; equal content counts once.
+    pub adapter_bytes: u64,
+}
+
+impl TenantScope {
+    pub(crate) fn new(store: Store, id: TenantId) -> Self {
+        Self { store, id }
+    }
+
+    pub fn id(&self) -> TenantId {
+        self.id
+    }
+
+    pub async fn get(&self) -> Result<Tenant, StoreError> {
+        self.store
+            .bounded(async {
+                let mut transaction = self.begin().await?;
+                let tenant = tenants::by_id(&mut transaction, self.id).await?;
+                transaction.commit().await?;
+                Ok(tenant)
+            })
+            .await
+    }
+
+    pub async fn used_stock(&self) -> Result<UsedStock, StoreError> {
+        self.store
+            .bounded(async {
+                let mut transaction = self.begin().await?;
+                let adapters = adapters::count(&mut transaction, self.id).await?;
+                let adapter_bytes = blobs::bytes(&mut transaction, self.id).await?;
+                transaction.commit().await?;
+                Ok(UsedStock { adapters, adapter_bytes })
+            })
+            .await
+    }
+
+    /// Errors: [`StoreError::AlreadyExists`] when the public id is taken (by any tenant), [`StoreError::NotFound`] when
+    /// the tenant is gone.
+    pub async fn create_api_key(&self, new: NewApiKey) -> Result<ApiKey, StoreError> {
+        self.store
+            .bounded(async {
+                let mut transaction = self.begin().await?;
+                let key = api_keys::create(&mut transaction, self.id, &new).await?;
+                transaction.commit().await?;
+                Ok(key)
+            })
+            .await
+    }
+
+    pub async fn get_api_key(&self, public_id: &str) -> Result<ApiKey, StoreError> {
+        self.store
+            .bounded(async {
+                let mut transaction = self.begin().await?;
+                let key = api_keys::get(&mut transaction, self.id, public_id).await?;
+                transaction.commit().await?;
+                Ok(key)
+            })
+            .await
+    }
+
+    /// Oldest first; revoked ones too.
+    pub async fn list_api_keys(&self, page: &Page) -> Result<PageOf<ApiKey>, StoreError> {
+        self.store
+            .bounded(async {
+                let mut transaction = self.begin().await?;
+                let keys = api_keys::list(&mut transaction, self.id, page).await?;
+                transaction.commit().await?;
+                Ok(keys)
+            })
+            .await
+    }
+
+    /// Idempotent: a key keeps the time of its first revocation.
+    pub async fn revoke_api_key(&self, public_id: &str) -> Result<ApiKey, StoreError> {
+        self.store
+            .bounded(async {
+                let mut transaction = self.begin().await?;
+                let key = api_keys::revoke(&mut transaction, self.id, public_id).await?;
+                transaction.commit().await?;
+                Ok(key)
+            })
+            .await
+    }
+
+    /// Idempotent by request id: a record that is there already is left as it is. `true` when it was written now.
+    pub async fn record_usage(&self, record: &UsageRecord) -> Result<bool, StoreError> {
+        self.store
+            .bounded(async {
+                let mut transaction = self.begin().await?;
+                let inserted = usage::insert(&mut transaction, self.id, record).await?;
+                transaction.commit().await?;
+                Ok(inserted)
+            })
+            .await
+    }
+
+    /// Newest first.
+    pub async fn list_usage(&self, page: &Page) -> Result<PageOf<UsageRecord>, StoreError> {
+        self.store
+            .bounded(async {
+                let mut transaction = self.begin().await?;
+                let records = usage::list(&mut transaction, self.id, page).await?;
+                transaction.commit().await?;
+                Ok(records)
+            })
+            .await
+    }
+
+    async fn begin(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
+        self.store.begin(Scope::Tenant(self.id)).await
+    }
+}

@@ -1,0 +1,158 @@
+//! Usage records: one row for each request that reached a worker, append-only. Every total is derived from them.
+
+use std::{str::FromStr, time::Duration};
+
+use domain::{ApiKeyId, Digest, RequestId, TenantId};
+use sqlx::{PgConnection, Row, postgres::PgRow};
+use uuid::Uuid;
+
+use crate::{
+    Page, PageOf, StoreError,
+    rows::{ReadRow, bigint},
+};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsageRecord {
+    pub request: RequestId,
+    pub api_key: ApiKeyId,
+    /// As the request named it.
+    pub model: String,
+    /// `None` for the base.
+    pub adapter_digest: Option<Digest>,
+    pub base_digest: Digest,
+    pub worker: String,
+    pub prompt_tokens: u64,
+    /// Of the prompt tokens, those from the prefix cache.
+    pub cached_prompt_tokens: u64,
+    pub completion_tokens: u64,
+    pub outcome: Outcome,
+    /// From the request's arrival to its first token; kept in milliseconds.
+    pub first_token: Option<Duration>,
+    /// From the request's arrival to its end; kept in milliseconds.
+    pub duration: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Finished(FinishReason),
+    Cancelled,
+    DeadlineExceeded,
+    Failed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    Eos,
+    Stop,
+    Length,
+}
+
+const LIST: &str = "usage";
+
+pub(crate) async fn insert(
+    connection: &mut PgConnection,
+    tenant: TenantId,
+    record: &UsageRecord,
+) -> Result<bool, StoreError> {
+    let (outcome, finish_reason) = record.outcome.columns();
+    let inserted = sqlx::query(
+        "insert into usage_records (tenant_id, id, api_key_id, model, adapter_digest, base_digest, worker, prompt_tokens,
+                                    cached_prompt_tokens, completion_tokens, outcome, finish_reason, first_token_ms,
+                                    duration_ms)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+         on conflict on constraint usage_records_pkey do nothing",
+    )
+    .bind(tenant.uuid())
+    .bind(record.request.uuid())
+    .bind(record.api_key.uuid())
+    .bind(&record.model)
+    .bind(record.adapter_digest.map(|digest| digest.as_bytes().to_vec()))
+    .bind(record.base_digest.as_bytes().as_slice())
+    .bind(&record.worker)
+    .bind(bigint(record.prompt_tokens))
+    .bind(bigint(record.cached_prompt_tokens))
+    .bind(bigint(record.completion_tokens))
+    .bind(outcome)
+    .bind(finish_reason)
+    .bind(record.first_token.map(milliseconds))
+    .bind(milliseconds(record.duration))
+    .execute(connection)
+    .await?;
+    Ok(inserted.rows_affected() == 1)
+}
+
+/// By request id, newest first: ids are UUIDs of version 7, so that is by time.
+pub(crate) async fn list(
+    connection: &mut PgConnection,
+    tenant: TenantId,
+    page: &Page,
+) -> Result<PageOf<UsageRecord>, StoreError> {
+    let before = page.after(LIST)?.map(|key| Uuid::from_str(&key)).transpose();
+    let rows = sqlx::query(
+        "select * from usage_records
+          where tenant_id = $1 and ($2::uuid is null or id < $2)
+          order by id desc
+          limit $3",
+    )
+    .bind(tenant.uuid())
+    .bind(before.map_err(|_| StoreError::InvalidPageToken)?)
+    .bind(page.fetch())
+    .fetch_all(connection)
+    .await?;
+    let records = rows.iter().map(read).collect::<Result<_, _>>()?;
+    Ok(page.cut(LIST, records, |record: &UsageRecord| record.request.to_string()))
+}
+
+impl Outcome {
+    /// As stored: outcome and finish reason.
+    fn columns(self) -> (&'static str, Option<&'static str>) {
+        match self {
+            Self::Finished(FinishReason::Eos) => ("finished", Some("eos")),
+            Self::Finished(FinishReason::Stop) => ("finished", Some("stop")),
+            Self::Finished(FinishReason::Length) => ("finished", Some("length")),
+            Self::Cancelled => ("cancelled", None),
+            Self::DeadlineExceeded => ("deadline_exceeded", None),
+            Self::Failed => ("failed", None),
+        }
+    }
+
+    fn read(outcome: &str, finish_reason: Option<&str>) -> Result<Self, StoreError> {
+        let all = [
+            Self::Finished(FinishReason::Eos),
+            Self::Finished(FinishReason::Stop),
+            Self::Finished(FinishReason::Length),
+            Self::Cancelled,
+            Self::DeadlineExceeded,
+            Self::Failed,
+        ];
+        all.into_iter()
+            .find(|known| known.columns() == (outcome, finish_reason))
+            .ok_or_else(|| StoreError::unreadable(format!("outcome `{outcome}` with finish reason {finish_reason:?}")))
+    }
+}
+
+fn read(row: &PgRow) -> Result<UsageRecord, StoreError> {
+    let first_token: Option<i64> = row.try_get("first_token_ms")?;
+    Ok(UsageRecord {
+        request: RequestId::new(row.try_get("id")?),
+        api_key: ApiKeyId::new(row.try_get("api_key_id")?),
+        model: row.try_get("model")?,
+        adapter_digest: row.optional_digest("adapter_digest")?,
+        base_digest: row.digest("base_digest")?,
+        worker: row.try_get("worker")?,
+        prompt_tokens: row.count("prompt_tokens")?,
+        cached_prompt_tokens: row.count("cached_prompt_tokens")?,
+        completion_tokens: row.count("completion_tokens")?,
+        outcome: Outcome::read(row.try_get("outcome")?, row.try_get("finish_reason")?)?,
+        first_token: first_token
+            .map(u64::try_from)
+            .transpose()
+            .map_err(StoreError::unreadable)?
+            .map(Duration::from_millis),
+        duration: Duration::from_millis(row.count("duration_ms")?),
+    })
+}
+
+fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
