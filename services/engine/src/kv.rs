@@ -13,10 +13,7 @@ impl KvCache {
     /// Zeroed memory for `blocks` blocks of `layers` layers. The operating system hands out the pages when they are first written.
     pub fn new(blocks: usize, layers: usize, kv_heads: usize, head_dim: usize) -> Self {
         let layer = || kernels::KvBlocks::new(blocks, kv_heads, head_dim);
-        Self {
-            blocks,
-            layers: (0..layers).map(|_| layer()).collect(),
-        }
+        Self { blocks, layers: (0..layers).map(|_| layer()).collect() }
     }
 
     /// How many blocks there are.

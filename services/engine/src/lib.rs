@@ -5,6 +5,7 @@
 //! [`model::Model::forward`] · sample · send. The engine has no clock, no network and no async runtime, and its tokens do not
 //! depend on who else is in the batch.
 
+mod checkpoint;
 mod kv;
 mod lora;
 pub mod model;

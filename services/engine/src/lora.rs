@@ -1,47 +1,104 @@
-//! A loaded adapter: the weights that a step adds to the base for the rows of that adapter.
+//! A loaded adapter: the weights that a step adds to the base for the rows of that adapter, all in f32.
 //! Judging an adapter is the `adapters` crate's work; what arrives here has a plan already.
 
-use crate::model::Model;
+mod load;
 
-/// An adapter's weights in f32, ready to be applied. Immutable; share it by `Arc`.
+use domain::Digest;
+use kernels::{Lora, Matrix};
+
+use crate::model::Slot;
+
+pub use load::AdapterLoadError;
+pub(crate) use load::parse_path;
+
+/// An adapter's weights, ready to be applied. Immutable; share it by `Arc`.
 pub struct Adapter {
-    digest: domain::Digest,
+    digest: Digest,
+    pub(crate) base_digest: Digest,
     bytes: usize,
+    pub(crate) embed: EmbeddingChange,
+    /// One entry for each layer of the base, indexed by [`Slot`].
+    pub(crate) layers: Vec<[LinearChange; 7]>,
+    pub(crate) head: HeadChange,
 }
 
-/// Why an adapter with a plan cannot be loaded.
-#[derive(Debug, thiserror::Error)]
-pub enum AdapterLoadError {
-    #[error("the plan was made for base {plan}, this model is {model}")]
-    OtherBase {
-        plan: domain::Digest,
-        model: domain::Digest,
-    },
-    #[error("{module}: {message}")]
-    Module { module: String, message: String },
+/// What an adapter does to one linear layer: `y = gain ⊙ (x Wᵀ + scale · x Aᵀ Bᵀ) + bias + lora_bias`.
+#[derive(Default)]
+pub(crate) struct LinearChange {
+    pub lora: Option<Lora>,
+    /// DoRA: magnitude over norm, `[outputs]`.
+    pub gain: Option<Vec<f32>>,
+    /// Bias of B, scaled already, `[outputs]`.
+    pub lora_bias: Option<Vec<f32>>,
+    /// Takes the place of the base's bias, `[outputs]`.
+    pub bias: Option<Vec<f32>>,
+}
+
+/// What an adapter does to the output layer.
+#[derive(Default)]
+pub(crate) struct HeadChange {
+    /// The tenant's own `[vocab, hidden]` in place of the base's.
+    pub private: Option<Matrix>,
+    pub change: LinearChange,
+}
+
+/// What an adapter does to the embedding: `y = gain ⊙ (E[x] + scale · (Aᵀ[x]) Bᵀ)`.
+#[derive(Default)]
+pub(crate) struct EmbeddingChange {
+    /// The tenant's own `[vocab, hidden]` in place of the base's.
+    pub private: Option<Matrix>,
+    pub lora: Option<EmbeddingLora>,
+    /// DoRA: magnitude over norm, `[hidden]`.
+    pub gain: Option<Vec<f32>>,
+}
+
+pub(crate) struct EmbeddingLora {
+    /// Transposed: `[vocab, rank]`.
+    pub a: Vec<f32>,
+    /// Transposed: `[rank, hidden]`.
+    pub b: Vec<f32>,
+    pub rank: usize,
+    pub scale: f32,
 }
 
 impl Adapter {
-    /// Brings the tensors of `plan` into memory.
-    pub fn load(
-        model: &Model,
-        plan: &adapters::Plan,
-        weights: &adapters::Container,
-    ) -> Result<Adapter, AdapterLoadError> {
-        let _ = (model, weights);
-        Ok(Adapter {
-            digest: plan.digest,
-            bytes: 0,
-        })
-    }
-
     /// Memory that the adapter holds.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// The version digest.
-    pub fn digest(&self) -> domain::Digest {
+    pub fn digest(&self) -> Digest {
         self.digest
+    }
+
+    pub(crate) fn linear(&self, layer: usize, slot: Slot) -> &LinearChange {
+        &self.layers[layer][slot as usize]
+    }
+}
+
+impl LinearChange {
+    fn bytes(&self) -> usize {
+        let vectors = [&self.gain, &self.lora_bias, &self.bias];
+        self.lora.as_ref().map_or(0, Lora::bytes)
+            + vectors.into_iter().flatten().map(|v| size_of_val(&v[..])).sum::<usize>()
+    }
+}
+
+impl EmbeddingChange {
+    /// Changes `row` `[hidden]`, which holds the embedding of `token`.
+    pub fn apply(&self, token: usize, row: &mut [f32]) {
+        if let Some(lora) = &self.lora {
+            kernels::expand(&lora.a[token * lora.rank..][..lora.rank], &lora.b, lora.scale, row);
+        }
+        if let Some(gain) = &self.gain {
+            kernels::scale_row(row, gain);
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let lora = self.lora.as_ref().map_or(0, |lora| size_of_val(&lora.a[..]) + size_of_val(&lora.b[..]));
+        let gain = self.gain.as_ref().map_or(0, |gain| size_of_val(&gain[..]));
+        self.private.as_ref().map_or(0, Matrix::bytes) + lora + gain
     }
 }

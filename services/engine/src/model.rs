@@ -1,21 +1,33 @@
 //! The decoder of the Llama, Mistral, Qwen2 and Qwen3 families: one step over any mix of sequences and adapters.
 //! It knows no scheduling, no sampling and no text: token ids and KV blocks in, logits out.
 
-mod config;
+pub(crate) mod config;
 mod error;
+mod forward;
+mod groups;
+mod random;
+mod rope;
+mod weights;
 
 pub use crate::kv::{BLOCK_TOKENS, BlockId, KvCache};
 pub use crate::lora::{Adapter, AdapterLoadError};
-pub use config::{ConfigError, Dtype, ModelConfig};
+pub use config::{Biases, ConfigError, Dtype, ModelConfig};
 pub use error::LoadError;
+pub(crate) use weights::Slot;
 
 use std::ops::Range;
 use std::path::Path;
+
+use kernels::{Matrix, Storage};
+
+use crate::checkpoint::Checkpoint;
+use weights::Weights;
 
 /// A loaded base model. Immutable; share it by `Arc`.
 pub struct Model {
     config: ModelConfig,
     base: adapters::Base,
+    weights: Weights,
 }
 
 /// One step: the new tokens of every sequence, sequence after sequence.
@@ -53,12 +65,13 @@ pub enum LogitsRows {
 }
 
 impl Model {
-    /// Reads a checkpoint directory in Hugging Face layout.
+    /// Reads a checkpoint directory in Hugging Face layout: `config.json`, `generation_config.json` if present, one or
+    /// many `.safetensors` files in f32, f16 or bf16, and the tokenizer (for the base's digest).
     pub fn load(dir: &Path, dtype: Dtype) -> Result<Model, LoadError> {
-        let _ = dtype;
         let config = ModelConfig::read(dir)?;
         let base = adapters::Base::read(dir)?;
-        Ok(Model { config, base })
+        let weights = Weights::from_checkpoint(&config, Checkpoint::read(dir, dtype.storage())?)?;
+        Ok(Model { config, base, weights })
     }
 
     pub fn config(&self) -> &ModelConfig {
@@ -72,12 +85,7 @@ impl Model {
 
     /// A cache of `blocks` blocks of [`BLOCK_TOKENS`] tokens.
     pub fn new_kv_cache(&self, blocks: usize) -> KvCache {
-        KvCache::new(
-            blocks,
-            self.config.layers,
-            self.config.kv_heads,
-            self.config.head_dim,
-        )
+        KvCache::new(blocks, self.config.layers, self.config.kv_heads, self.config.head_dim)
     }
 
     /// Bytes of one KV block over all layers.
@@ -86,10 +94,15 @@ impl Model {
         2 * c.layers * c.kv_heads * c.head_dim * BLOCK_TOKENS * size_of::<f32>()
     }
 
+    /// Bytes of the base weights in memory.
+    pub fn bytes(&self) -> usize {
+        let layers = self.weights.layers.iter().flat_map(|layer| &layer.linears).map(|linear| linear.weight.bytes());
+        layers.sum::<usize>() + self.weights.embed.bytes() + self.weights.head.as_ref().map_or(0, Matrix::bytes)
+    }
+
     /// Sequences whose keys differ share no KV blocks. 0 for every model and length but a `dynamic` one beyond its original context.
     pub fn rope_key(&self, rope_length: usize) -> usize {
-        let _ = rope_length;
-        0
+        self.config.ropes.iter().map(|rope| rope.key(rope_length)).max().unwrap_or(0)
     }
 
     /// One step over any mix of sequences. `logits` is called once for each requested row, in row order, with `[vocab]` values
@@ -100,12 +113,29 @@ impl Model {
     /// # Panics
     /// If a token id is out of the vocabulary, rows overlap, blocks are too few or out of range, or an adapter was loaded for another base:
     /// all are errors of the caller.
-    pub fn forward(
-        &self,
-        batch: &Batch<'_>,
-        kv: &mut KvCache,
-        logits: &mut dyn FnMut(usize, &[f32]),
-    ) {
-        let _ = (batch, kv, logits);
+    pub fn forward(&self, batch: &Batch<'_>, kv: &mut KvCache, logits: &mut dyn FnMut(usize, &[f32])) {
+        forward::forward(self, batch, kv, logits);
+    }
+
+    pub(crate) fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    /// The weight of a linear layer by its path in the checkpoint, `lm_head` included.
+    pub(crate) fn linear_weight(&self, path: &str) -> Option<&Matrix> {
+        if path == "lm_head" {
+            return Some(self.weights.head());
+        }
+        let (layer, slot) = crate::lora::parse_path(path)?;
+        Some(&self.weights.layers.get(layer)?.linear(slot).weight)
+    }
+}
+
+impl Dtype {
+    fn storage(self) -> Storage {
+        match self {
+            Dtype::F32 => Storage::F32,
+            Dtype::Bf16 => Storage::Bf16,
+        }
     }
 }

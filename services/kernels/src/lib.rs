@@ -24,6 +24,7 @@ mod softmax;
 
 pub use activation::silu_mul;
 pub use attention::{AttentionShape, AttentionSlice, paged_attention};
+pub use expand::expand;
 pub use kv_blocks::{BLOCK_TOKENS, BlockId, KvBlocks};
 pub use linear::{add_bias, linear, scale_row};
 pub use lora::{Lora, LoraGroup, grouped_lora};

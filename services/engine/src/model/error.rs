@@ -5,11 +5,8 @@ use std::path::PathBuf;
 /// Why a checkpoint cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    #[error("cannot read {path}: {source}")]
-    Io {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    #[error("cannot read {}: {source}", path.display())]
+    Io { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
     Config(#[from] super::ConfigError),
     #[error(transparent)]
