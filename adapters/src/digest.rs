@@ -4,6 +4,9 @@
 use domain::Digest;
 use sha2::{Digest as _, Sha256};
 
+use crate::base::Base;
+use crate::config::LoraConfig;
+use crate::container::{Container, TensorView};
 use crate::dtype::Dtype;
 
 /// A SHA-256 of length-prefixed parts.
@@ -46,4 +49,28 @@ pub(crate) fn content_hasher(dtype: Dtype) -> Hasher {
     let mut hasher = Hasher::new("banyan.values.v1");
     hasher.part(dtype.name().as_bytes());
     hasher
+}
+
+/// The digest of a tensor's values, to compare with [`crate::base::ContentDigests`].
+pub(crate) fn content(tensor: &TensorView<'_>) -> Digest {
+    let mut hasher = content_hasher(tensor.dtype);
+    hasher.raw(tensor.data);
+    hasher.finish()
+}
+
+/// The digest that names a version: the meaning of its config, its tensors, and its base.
+pub(crate) fn version(config: &LoraConfig, weights: &Container, base: &Base) -> Digest {
+    let mut hasher = Hasher::new("banyan.adapter-version.v1");
+    hasher.part(base.digest().as_bytes());
+    hasher.part(config.canonical().as_bytes());
+    hasher.number(weights.header().tensors().len() as u64);
+    for name in weights.names() {
+        let Some(tensor) = weights.get(name) else { continue };
+        hasher.part(name.as_bytes()).part(tensor.dtype.name().as_bytes()).number(tensor.shape.len() as u64);
+        for extent in tensor.shape {
+            hasher.number(*extent as u64);
+        }
+        hasher.part(tensor.data);
+    }
+    hasher.finish()
 }

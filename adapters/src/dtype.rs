@@ -78,6 +78,24 @@ impl Dtype {
         }
     }
 
+    /// Whether no element is NaN or infinite. `None` for types that are not served.
+    pub fn all_finite(self, data: &[u8]) -> Option<bool> {
+        const F32_EXPONENT: u32 = 0x7f80_0000;
+        const F16_EXPONENT: u16 = 0x7c00;
+        const BF16_EXPONENT: u16 = 0x7f80;
+        let pairs = data.as_chunks::<2>().0;
+        let halves = |exponent: u16| pairs.iter().all(|b| u16::from_le_bytes(*b) & exponent != exponent);
+        match self {
+            Dtype::F32 => {
+                let words = data.as_chunks::<4>().0;
+                Some(words.iter().all(|b| u32::from_le_bytes(*b) & F32_EXPONENT != F32_EXPONENT))
+            }
+            Dtype::F16 => Some(halves(F16_EXPONENT)),
+            Dtype::BF16 => Some(halves(BF16_EXPONENT)),
+            _ => None,
+        }
+    }
+
     /// Appends `value` as an element of this type, rounded to nearest even. Served types only; others append
     /// nothing.
     pub(crate) fn encode(self, value: f32, out: &mut Vec<u8>) {

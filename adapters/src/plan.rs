@@ -119,6 +119,8 @@ macro_rules! note_codes {
 note_codes! {
     /// The config names no base; the shapes fit.
     BaseUnstated = "W_BASE_UNSTATED",
+    /// The config names a base by a name that cannot be compared; the shapes fit.
+    BaseUnverified = "W_BASE_UNVERIFIED",
     /// A target matches no module while others do.
     TargetAbsent = "W_TARGET_ABSENT",
     /// An unknown field with a neutral value.
