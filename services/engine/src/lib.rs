@@ -5,8 +5,34 @@
 //! [`model::Model::forward`] · sample · send. The engine has no clock, no network and no async runtime, and its tokens do not
 //! depend on who else is in the batch.
 
+mod answer;
+mod blocks;
 mod checkpoint;
+mod config;
+mod engine;
+mod events;
+mod handle;
+mod inbox;
 mod kv;
+mod loader;
 mod lora;
 pub mod model;
+mod prefix_cache;
+mod probe;
+mod request;
+mod residents;
+mod runner;
+pub mod sampler;
+mod scheduler;
+mod sequence;
+mod status;
 pub mod text;
+
+pub use config::EngineConfig;
+pub use engine::{Engine, EngineError};
+pub use events::{Event, EventStream, FinishReason, Token, TopLogprob, Usage};
+pub use handle::EngineHandle;
+pub use loader::{AdapterFault, AdapterSource};
+pub use request::GenerateRequest;
+pub use residents::{AdapterKey, ResidentStatus};
+pub use status::{SchedulerTotals, Status, Totals};

@@ -203,7 +203,8 @@ mod tests {
 
     #[test]
     fn tools_and_documents_are_none_and_the_date_is_not_defined() {
-        let source = "{{ tools is none }} {{ documents is none }} {{ strftime_now is defined }}{% if tools %} tools{% endif %}";
+        let source =
+            "{{ tools is none }} {{ documents is none }} {{ strftime_now is defined }}{% if tools %} tools{% endif %}";
         assert_eq!(render(source, &[]).unwrap().to_lowercase(), "true true false");
     }
 
@@ -228,7 +229,10 @@ mod tests {
         let write = |file: &str, text: &str| std::fs::write(dir.path().join(file), text).unwrap();
         let rendered = || ChatTemplate::load(dir.path()).unwrap().map(|t| t.render(&[]).unwrap());
         assert_eq!(rendered(), None);
-        write("tokenizer_config.json", r#"{"bos_token": {"content": "<b>"}, "chat_template": [{"name": "rag", "template": "r"}, {"name": "default", "template": "{{ bos_token }}d"}]}"#);
+        write(
+            "tokenizer_config.json",
+            r#"{"bos_token": {"content": "<b>"}, "chat_template": [{"name": "rag", "template": "r"}, {"name": "default", "template": "{{ bos_token }}d"}]}"#,
+        );
         assert_eq!(rendered().as_deref(), Some("<b>d"));
         write("tokenizer_config.json", r#"{"chat_template": "one", "bos_token": null}"#);
         assert_eq!(rendered().as_deref(), Some("one"));

@@ -1,0 +1,151 @@
+//! The way out of one sequence: from chosen tokens to text, events and the end.
+
+use domain::{Digest, Fault};
+use tokio_sync::sync::mpsc;
+use tracing::Span;
+
+use crate::events::{Event, FinishReason, Token, TopLogprob, Usage};
+use crate::request::GenerateRequest;
+use crate::sampler::{Sampled, Sampler};
+use crate::text::{Decoder, StopMatcher, TextModel};
+
+/// Messages besides one for each token: prompt log-probabilities and the end.
+const OTHER_EVENTS: usize = 4;
+
+/// Everything of a request that is not scheduling.
+pub(crate) struct Answer {
+    pub sampler: Sampler,
+    /// Log-probabilities of the prompt so far, where they were asked for and are not yet sent.
+    pub prompt_logprobs: Option<Vec<f32>>,
+    max_tokens: u32,
+    completion_tokens: u32,
+    /// Tokens that end it; none if they are to be ignored.
+    eos: Vec<u32>,
+    decoder: Decoder,
+    stop: StopMatcher,
+    text: TextModel,
+    events: mpsc::Sender<Event>,
+    base_digest: Digest,
+    adapter_digest: Option<Digest>,
+    /// The caller's span, and under it that of what happens now: queue, prefill or decode.
+    parent: Span,
+    phase: Span,
+}
+
+impl Answer {
+    /// The channel has room for all that can ever be sent, so sending never waits for a slow client.
+    pub fn new(
+        request: &GenerateRequest,
+        text: &TextModel,
+        eos: &[u32],
+        base_digest: Digest,
+    ) -> (Self, mpsc::Receiver<Event>) {
+        let (events, receiver) = mpsc::channel(request.max_tokens as usize + OTHER_EVENTS);
+        let parent = tracing::info_span!(
+            "engine.request", id = request.id, tenant = %request.tenant,
+            adapter = request.adapter_digest().map(tracing::field::display), prompt_tokens = request.prompt.len(),
+        );
+        let answer = Self {
+            sampler: Sampler::new(request.sampling, request.logprobs, &request.prompt),
+            prompt_logprobs: request.prompt_logprobs.then(Vec::new),
+            max_tokens: request.max_tokens,
+            completion_tokens: 0,
+            eos: if request.ignore_eos { Vec::new() } else { eos.to_vec() },
+            decoder: text.decoder(&request.prompt),
+            stop: StopMatcher::new(&request.stop),
+            text: text.clone(),
+            events,
+            base_digest,
+            adapter_digest: request.adapter_digest(),
+            phase: tracing::info_span!(parent: &parent, "engine.queue"),
+            parent,
+        };
+        (answer, receiver)
+    }
+
+    /// The client is gone.
+    pub fn cancelled(&self) -> bool {
+        self.events.is_closed()
+    }
+
+    /// No token is wanted, only the prompt's log-probabilities.
+    pub fn only_scores(&self) -> bool {
+        self.max_tokens == 0
+    }
+
+    pub fn completion_tokens(&self) -> u32 {
+        self.completion_tokens
+    }
+
+    /// Of the whole request; loads it waits for are its children.
+    pub fn span(&self) -> &Span {
+        &self.parent
+    }
+
+    pub fn waits(&mut self) {
+        self.phase = tracing::info_span!(parent: &self.parent, "engine.queue");
+    }
+
+    pub fn runs(&mut self, cached_tokens: usize) {
+        self.phase = tracing::info_span!(parent: &self.parent, "engine.prefill", cached_tokens);
+    }
+
+    /// All prompt log-probabilities are there.
+    pub fn send_prompt_logprobs(&mut self) {
+        if let Some(logprobs) = self.prompt_logprobs.take() {
+            self.send(Event::PromptLogprobs(logprobs));
+        }
+    }
+
+    /// Takes the next token and sends what it adds. Returns why the answer ends with it, if it does.
+    pub fn push(&mut self, sampled: Sampled) -> Option<FinishReason> {
+        if self.completion_tokens == 0 {
+            self.phase = tracing::info_span!(parent: &self.parent, "engine.decode", tokens = tracing::field::Empty);
+        }
+        self.completion_tokens += 1;
+        self.sampler.accept(sampled.id);
+        let eos = self.eos.contains(&sampled.id);
+        let mut text = String::new();
+        if !eos {
+            text = self.stop.push(&self.decoder.push(sampled.id));
+        }
+        let ends = eos || self.completion_tokens >= self.max_tokens;
+        if ends && !self.stop.stopped() {
+            text += &self.stop.push(&self.decoder.finish());
+        }
+        let reason = match (self.stop.stopped(), eos, ends) {
+            (true, ..) => Some(FinishReason::Stop),
+            (_, true, _) => Some(FinishReason::Eos),
+            (_, _, true) => Some(FinishReason::Length),
+            _ => None,
+        };
+        if reason.is_some() {
+            text += &self.stop.finish();
+        }
+        let token = self.token(sampled);
+        self.send(Event::Step { text, tokens: vec![token] });
+        reason
+    }
+
+    pub fn finish(&mut self, reason: FinishReason, usage: Usage) {
+        self.phase.record("tokens", usage.completion_tokens);
+        let (base_digest, adapter_digest) = (self.base_digest, self.adapter_digest);
+        self.send(Event::Done { reason, usage, base_digest, adapter_digest });
+    }
+
+    pub fn fail(&mut self, fault: Fault) {
+        self.send(Event::Failed(fault));
+    }
+
+    fn token(&self, sampled: Sampled) -> Token {
+        let top = |(id, logprob)| TopLogprob { id, text: self.text.token_text(id), logprob };
+        Token { id: sampled.id, logprob: sampled.logprob, top: sampled.top.into_iter().map(top).collect() }
+    }
+
+    fn send(&self, event: Event) {
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.events.try_send(event) {
+            // Only if an answer sends more than it is long, which `push` and `max_tokens` rule out.
+            self.parent.in_scope(|| tracing::error!("an event found no room and is lost"));
+        }
+    }
+}

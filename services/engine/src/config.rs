@@ -1,0 +1,78 @@
+//! Every limit of the engine, by name.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Limits and sizes of one engine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EngineConfig {
+    /// Memory for keys and values.
+    pub kv_bytes_max: u64,
+    /// Keep the KV blocks of finished sequences for the next one that begins with the same tokens.
+    pub prefix_cache: bool,
+    /// Sequences that are computed at a time.
+    pub running_max: usize,
+    /// Requests that wait for their turn or their adapter; one more is refused at once.
+    pub waiting_max: usize,
+    /// Prompt tokens computed in one step, over all sequences; every running answer gets its next token besides.
+    pub prefill_tokens_max: usize,
+    /// Memory for ready adapters.
+    pub adapter_bytes_max: u64,
+    /// Adapters loaded at a time.
+    pub adapter_loads_max: usize,
+    /// Steps that a loaded adapter waits for room before requests that came later get no new adapters.
+    pub adapter_patience_steps: u32,
+    /// What an adapter from the registry is held to.
+    pub adapter: adapters::Limits,
+    /// Stop strings of one request.
+    pub stop_strings_max: usize,
+    pub stop_string_bytes_max: usize,
+    /// Alternatives reported for each token.
+    pub logprobs_max: u32,
+    /// When a refused request should come again.
+    pub retry_after_ms: u64,
+    /// Steps that may crash one after the other before the engine reports itself unhealthy and refuses work.
+    pub step_failures_max: u32,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            kv_bytes_max: 1 << 30,
+            prefix_cache: true,
+            running_max: 64,
+            waiting_max: 256,
+            prefill_tokens_max: 512,
+            adapter_bytes_max: 1 << 30,
+            adapter_loads_max: 2,
+            adapter_patience_steps: 64,
+            adapter: adapters::Limits::default(),
+            stop_strings_max: 16,
+            stop_string_bytes_max: 256,
+            logprobs_max: 20,
+            retry_after_ms: 1000,
+            step_failures_max: 3,
+        }
+    }
+}
+
+impl EngineConfig {
+    /// Names every field that makes no sense.
+    pub fn check(&self) -> Result<(), String> {
+        let fields = [
+            ("running_max", self.running_max as u64),
+            ("waiting_max", self.waiting_max as u64),
+            ("prefill_tokens_max", self.prefill_tokens_max as u64),
+            ("adapter_loads_max", self.adapter_loads_max as u64),
+            ("step_failures_max", u64::from(self.step_failures_max)),
+        ];
+        let wrong: Vec<_> = fields.iter().filter(|(_, value)| *value == 0).map(|(name, _)| *name).collect();
+        if wrong.is_empty() { Ok(()) } else { Err(format!("must be at least 1: {}", wrong.join(", "))) }
+    }
+
+    pub(crate) fn retry_after(&self) -> Duration {
+        Duration::from_millis(self.retry_after_ms)
+    }
+}

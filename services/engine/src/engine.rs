@@ -1,0 +1,254 @@
+//! The thread that owns everything, and the loop that it runs.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use domain::{Fault, Reason};
+
+use crate::blocks::BlockPool;
+use crate::config::EngineConfig;
+use crate::events::{FinishReason, Usage};
+use crate::handle::EngineHandle;
+use crate::inbox::Inbox;
+use crate::loader::{AdapterSource, Loaded, Loader};
+use crate::model::Model;
+use crate::prefix_cache::PrefixCache;
+use crate::request::Bounds;
+use crate::residents::Residents;
+use crate::runner::{Outcome, Runner};
+use crate::scheduler::{Scheduler, Slice};
+use crate::sequence::Sequence;
+use crate::status::{Status, StatusBoard, Totals};
+use crate::text::TextModel;
+
+/// Why an engine does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error("engine configuration: {0}")]
+    Config(String),
+    #[error("kv_bytes_max is {given}; one KV block of this model takes {block} bytes")]
+    KvMemory { given: u64, block: usize },
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// All state of a running engine; lives on its thread.
+pub struct Engine {
+    scheduler: Scheduler,
+    residents: Residents<crate::model::Adapter>,
+    runner: Runner,
+    loader: Loader,
+    inbox: Arc<Inbox>,
+    board: Arc<StatusBoard>,
+    totals: Totals,
+    failures_in_a_row: u32,
+    config: EngineConfig,
+}
+
+impl Engine {
+    /// Starts the engine's threads. Adapters are asked of `source`.
+    ///
+    /// # Errors
+    /// A limit that makes no sense, KV memory for less than one block, or no thread to be had.
+    pub fn start(
+        model: Arc<Model>,
+        text: TextModel,
+        config: EngineConfig,
+        source: Box<dyn AdapterSource>,
+    ) -> Result<EngineHandle, EngineError> {
+        config.check().map_err(EngineError::Config)?;
+        let block = model.block_bytes();
+        let blocks = usize::try_from(config.kv_bytes_max).unwrap_or(usize::MAX) / block;
+        if blocks == 0 {
+            return Err(EngineError::KvMemory { given: config.kv_bytes_max, block });
+        }
+        let inbox = Arc::new(Inbox::new(config.waiting_max));
+        let board = Arc::new(StatusBoard::default());
+        let done = {
+            let inbox = Arc::clone(&inbox);
+            move |loaded| inbox.loaded(loaded)
+        };
+        let loader = Loader::start(config.adapter_loads_max, Arc::clone(&model), source, config.adapter.clone(), done)?;
+        let pool = BlockPool::new(blocks, config.prefix_cache.then(PrefixCache::new));
+        let mut engine = Self {
+            scheduler: Scheduler::new(pool, config.running_max, config.prefill_tokens_max),
+            residents: Residents::new(
+                config.adapter_bytes_max,
+                config.adapter_loads_max,
+                config.adapter_patience_steps,
+            ),
+            runner: Runner::new(Arc::clone(&model), blocks),
+            loader,
+            inbox: Arc::clone(&inbox),
+            board: Arc::clone(&board),
+            totals: Totals::default(),
+            failures_in_a_row: 0,
+            config: config.clone(),
+        };
+        engine.report();
+        let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(move || engine.run())?;
+        let bounds = Bounds {
+            vocab_size: model.config().vocab_size,
+            context_length: model.config().context_length,
+            kv_blocks: blocks,
+            config,
+        };
+        Ok(EngineHandle::new(model, text, bounds, inbox, board, thread))
+    }
+
+    /// Until it is told to stop and nothing is left to do.
+    fn run(mut self) {
+        let ended = catch_unwind(AssertUnwindSafe(|| while self.turn() {}));
+        if ended.is_err() {
+            tracing::error!("the engine crashed outside of a step");
+            self.failures_in_a_row = self.config.step_failures_max;
+        }
+        self.end_all();
+        self.inbox
+            .take(0, false)
+            .submitted
+            .into_iter()
+            .for_each(|mut sequence| sequence.answer.fail(Fault::internal()));
+    }
+
+    /// One round: what arrived, who is gone, who is next, compute, send. False when it is over.
+    fn turn(&mut self) -> bool {
+        let idle = self.scheduler.running().is_empty() && !self.scheduler.can_go_on(&self.residents);
+        let arrivals = self.inbox.take(self.scheduler.waiting(), idle);
+        arrivals.submitted.into_iter().for_each(|sequence| self.scheduler.enqueue(sequence));
+        arrivals.loaded.into_iter().for_each(|loaded| self.finish_load(loaded));
+        self.scheduler.remove_cancelled();
+        self.provide_adapters();
+        let slices = self.scheduler.schedule();
+        if !slices.is_empty() {
+            self.step(&slices);
+        }
+        self.report();
+        !(arrivals.stopping && self.scheduler.running().is_empty() && self.scheduler.waiting() == 0)
+    }
+
+    /// Leases for those that wait; loads for what is not there.
+    fn provide_adapters(&mut self) {
+        let Self { scheduler, residents, loader, .. } = self;
+        residents.settle(|key| scheduler.waits_for(key).is_some());
+        scheduler.lease_adapters(residents);
+        while let Some(key) = residents.next_load(|key| scheduler.waits_for(key).is_some()) {
+            if let Some(sequence) = scheduler.waits_for(&key) {
+                loader.load(key, sequence.answer.span());
+            }
+        }
+    }
+
+    fn finish_load(&mut self, loaded: Loaded) {
+        let key = loaded.key;
+        if let Err(fault) = self.residents.finish_load(key, loaded.adapter) {
+            let fault = fault.to_fault(&key, self.config.retry_after());
+            for mut sequence in self.scheduler.remove_waiting_for(&key) {
+                sequence.answer.fail(fault.clone());
+            }
+        }
+    }
+
+    /// Computes the slices and hands out what came of it. A crash ends the sequences of this step and no others.
+    fn step(&mut self, slices: &[Slice]) {
+        let rows: usize = slices.iter().map(|slice| slice.tokens).sum();
+        let span = tracing::debug_span!("engine.step", sequences = slices.len(), rows);
+        let computed = span.in_scope(|| {
+            let (runner, running) = (&mut self.runner, self.scheduler.running());
+            catch_unwind(AssertUnwindSafe(|| runner.step(running, slices)))
+        });
+        self.totals.steps += 1;
+        match computed {
+            Ok(outcomes) => {
+                self.failures_in_a_row = 0;
+                let ended: Vec<usize> = slices
+                    .iter()
+                    .zip(outcomes)
+                    .filter_map(|(slice, outcome)| self.apply(*slice, outcome).then_some(slice.index))
+                    .collect();
+                self.scheduler.remove(&ended);
+            }
+            Err(_) => self.step_failed(slices),
+        }
+    }
+
+    /// True if the sequence has ended.
+    fn apply(&mut self, slice: Slice, outcome: Outcome) -> bool {
+        if outcome.broken {
+            let sequence = self.scheduler.running_mut(slice.index);
+            sequence.answer.span().in_scope(|| tracing::warn!("non-finite logits"));
+            let message = "the model gave a result that is not a finite number for this input";
+            sequence.answer.fail(Fault::new(Reason::Internal, message));
+            return true;
+        }
+        self.scheduler.computed(slice);
+        let sequence = self.scheduler.running_mut(slice.index);
+        if let Some(scores) = &mut sequence.answer.prompt_logprobs {
+            scores.extend(outcome.scores);
+        }
+        if sequence.remaining() > 0 {
+            return false;
+        }
+        sequence.answer.send_prompt_logprobs();
+        let reason = match outcome.sampled {
+            Some(sampled) => {
+                sequence.tokens.push(sampled.id);
+                self.totals.completion_tokens += 1;
+                sequence.answer.push(sampled)
+            }
+            None => Some(FinishReason::Length),
+        };
+        if let Some(reason) = reason {
+            let usage = usage(sequence);
+            sequence.answer.finish(reason, usage);
+        }
+        reason.is_some()
+    }
+
+    fn step_failed(&mut self, slices: &[Slice]) {
+        tracing::error!(sequences = slices.len(), "a step crashed");
+        self.totals.failed_steps += 1;
+        self.failures_in_a_row += 1;
+        let indices: Vec<_> = slices.iter().map(|slice| slice.index).collect();
+        for mut sequence in self.scheduler.remove(&indices) {
+            sequence.answer.fail(Fault::internal());
+        }
+        if self.failures_in_a_row >= self.config.step_failures_max {
+            self.end_all();
+        }
+    }
+
+    /// Takes no work from now on and ends what there is.
+    fn end_all(&mut self) {
+        self.inbox.refuse();
+        for mut sequence in self.scheduler.remove_all() {
+            sequence.answer.fail(Fault::internal());
+        }
+        self.report();
+    }
+
+    fn report(&mut self) {
+        let pool = self.scheduler.pool();
+        self.board.write(Status {
+            healthy: self.failures_in_a_row < self.config.step_failures_max,
+            running: self.scheduler.running().len(),
+            waiting: self.scheduler.waiting(),
+            waiting_max: self.config.waiting_max,
+            kv_blocks_total: pool.total(),
+            kv_blocks_free: pool.free(),
+            kv_blocks_cached: pool.idle(),
+            adapter_bytes: self.residents.bytes(),
+            adapter_bytes_max: self.config.adapter_bytes_max,
+            residents: self.residents.status(),
+            totals: Totals { scheduler: self.scheduler.totals(), ..self.totals },
+        });
+    }
+}
+
+fn usage(sequence: &Sequence) -> Usage {
+    Usage {
+        prompt_tokens: sequence.prompt_tokens as u32,
+        cached_prompt_tokens: sequence.cached_tokens.unwrap_or_default() as u32,
+        completion_tokens: sequence.answer.completion_tokens(),
+    }
+}

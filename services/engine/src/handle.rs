@@ -1,0 +1,127 @@
+//! The engine as everybody else sees it: cheap to clone, from any thread or task.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use domain::{Digest, Fault, Reason};
+
+use crate::answer::Answer;
+use crate::events::EventStream;
+use crate::inbox::{Inbox, NotTaken};
+use crate::model::Model;
+use crate::prefix_cache::Scope;
+use crate::request::{Bounds, GenerateRequest};
+use crate::sequence::Sequence;
+use crate::status::{Status, StatusBoard};
+use crate::text::TextModel;
+
+/// Submits requests to an engine. When the last clone is dropped, the engine ends after the requests that it has.
+#[derive(Clone)]
+pub struct EngineHandle {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    model: Arc<Model>,
+    text: TextModel,
+    bounds: Bounds,
+    inbox: Arc<Inbox>,
+    board: Arc<StatusBoard>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl EngineHandle {
+    pub(crate) fn new(
+        model: Arc<Model>,
+        text: TextModel,
+        bounds: Bounds,
+        inbox: Arc<Inbox>,
+        board: Arc<StatusBoard>,
+        thread: JoinHandle<()>,
+    ) -> Self {
+        let thread = Mutex::new(Some(thread));
+        Self { shared: Arc::new(Shared { model, text, bounds, inbox, board, thread }) }
+    }
+
+    /// Puts a request into the queue. Never waits.
+    ///
+    /// # Errors
+    /// `INVALID_REQUEST` with every violation, `CONTEXT_LENGTH` for what can never fit, `QUEUE_FULL` with a retry hint,
+    /// `SHUTTING_DOWN`, `WORKER_UNAVAILABLE` when the engine is not healthy.
+    pub fn submit(&self, request: GenerateRequest) -> Result<EventStream, Fault> {
+        let Shared { model, text, bounds, inbox, .. } = &*self.shared;
+        bounds.check(&request)?;
+        let scope = Scope {
+            group: request.tenant,
+            base: self.base_digest(),
+            adapter: request.adapter.map(|key| key.digest),
+            rope_key: model.rope_key(request.prompt.len()),
+        };
+        let (answer, events) = Answer::new(&request, text, &model.config().eos_token_ids, self.base_digest());
+        let sequence = Sequence::new(scope, request.adapter, request.prompt, request.max_tokens as usize, answer);
+        inbox.submit(sequence).map_err(|reason| self.not_taken(&reason))?;
+        Ok(EventStream::new(events, Arc::clone(inbox)))
+    }
+
+    /// How the engine was doing after its latest step; requests that it has not seen yet are counted as waiting.
+    pub fn status(&self) -> Status {
+        let mut status = self.shared.board.read();
+        status.waiting += self.shared.inbox.unseen();
+        status
+    }
+
+    /// Waits until a status fulfils `condition`; false if none did in time. Blocks the thread.
+    pub fn wait_for(&self, timeout: Duration, condition: impl Fn(&Status) -> bool) -> bool {
+        self.shared.board.wait(timeout, condition)
+    }
+
+    /// Takes no more requests, finishes those it has, ends the engine's threads. Blocks the thread; streams that are
+    /// dropped meanwhile make it shorter.
+    pub fn shutdown(&self) {
+        self.shared.inbox.stop();
+        let thread = self.shared.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!("the engine's thread crashed");
+        }
+    }
+
+    /// Tokenizer and chat template of the base.
+    pub fn text(&self) -> &TextModel {
+        &self.shared.text
+    }
+
+    pub fn model(&self) -> &Arc<Model> {
+        &self.shared.model
+    }
+
+    pub fn base_digest(&self) -> Digest {
+        self.shared.model.base().digest()
+    }
+
+    /// Longest prompt plus answer that this engine serves, in tokens.
+    pub fn context_length(&self) -> usize {
+        self.shared.bounds.tokens_max()
+    }
+
+    fn not_taken(&self, reason: &NotTaken) -> Fault {
+        let config = &self.shared.bounds.config;
+        let fault = match reason {
+            NotTaken::Full => Fault::new(
+                Reason::QueueFull,
+                format!("all {} places in this worker's queue are taken", config.waiting_max),
+            ),
+            NotTaken::Stopping => Fault::new(Reason::ShuttingDown, "this worker is stopping"),
+            NotTaken::Unhealthy => Fault::new(Reason::WorkerUnavailable, "this worker is not healthy"),
+        };
+        fault.retry_after(config.retry_after())
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.inbox.stop();
+    }
+}

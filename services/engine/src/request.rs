@@ -1,0 +1,115 @@
+//! What the engine is asked to do, and what of it is refused at the door.
+
+use domain::{Digest, Fault, Reason, Sampling, TenantId};
+
+use crate::blocks::blocks_for;
+use crate::config::EngineConfig;
+use crate::model::BLOCK_TOKENS;
+use crate::residents::AdapterKey;
+
+/// One prompt to be continued or scored.
+#[derive(Clone, Debug)]
+pub struct GenerateRequest {
+    /// For traces only.
+    pub id: String,
+    /// The share group of KV and prefix cache.
+    pub tenant: TenantId,
+    /// `None`: the base alone.
+    pub adapter: Option<AdapterKey>,
+    pub prompt: Vec<u32>,
+    pub sampling: Sampling,
+    /// Most tokens of the answer; 0 only with `prompt_logprobs`.
+    pub max_tokens: u32,
+    /// The answer ends before the first of these.
+    pub stop: Vec<String>,
+    /// Report the log-probability of each token, and of the n most likely ones.
+    pub logprobs: Option<u32>,
+    /// Do not end at the model's end-of-sequence tokens.
+    pub ignore_eos: bool,
+    /// Report the log-probability of every prompt token after the first.
+    pub prompt_logprobs: bool,
+}
+
+impl GenerateRequest {
+    /// A greedy request for the base without further wishes.
+    pub fn greedy(tenant: TenantId, prompt: Vec<u32>, max_tokens: u32) -> Self {
+        Self {
+            id: String::new(),
+            tenant,
+            adapter: None,
+            prompt,
+            sampling: Sampling::greedy(),
+            max_tokens,
+            stop: Vec::new(),
+            logprobs: None,
+            ignore_eos: false,
+            prompt_logprobs: false,
+        }
+    }
+
+    pub(crate) fn adapter_digest(&self) -> Option<Digest> {
+        self.adapter.map(|key| key.digest)
+    }
+}
+
+/// What a request must keep to.
+#[derive(Clone, Debug)]
+pub(crate) struct Bounds {
+    pub vocab_size: usize,
+    pub context_length: usize,
+    pub kv_blocks: usize,
+    pub config: EngineConfig,
+}
+
+impl Bounds {
+    /// Longest prompt plus answer.
+    pub fn tokens_max(&self) -> usize {
+        self.context_length.min(self.kv_blocks.saturating_mul(BLOCK_TOKENS))
+    }
+
+    /// Every violation at once; a request that passes can be served, given time.
+    pub fn check(&self, request: &GenerateRequest) -> Result<(), Fault> {
+        let mut violations = Vec::new();
+        let mut wrong = |field: &str, why: String| violations.push((field.to_owned(), why));
+        if request.prompt.is_empty() {
+            wrong("prompt", "must have at least one token".to_owned());
+        }
+        if let Some(id) = request.prompt.iter().find(|id| **id as usize >= self.vocab_size) {
+            wrong("prompt", format!("token {id} is not in the vocabulary of {} tokens", self.vocab_size));
+        }
+        if request.max_tokens == 0 && !request.prompt_logprobs {
+            wrong("max_tokens", "must be at least 1".to_owned());
+        }
+        let EngineConfig { stop_strings_max, stop_string_bytes_max, logprobs_max, .. } = self.config;
+        if request.stop.len() > stop_strings_max {
+            wrong("stop", format!("at most {stop_strings_max} strings"));
+        }
+        if request.stop.iter().any(|stop| stop.is_empty() || stop.len() > stop_string_bytes_max) {
+            wrong("stop", format!("each string must have 1 to {stop_string_bytes_max} bytes"));
+        }
+        if request.logprobs.is_some_and(|n| n > logprobs_max) {
+            wrong("logprobs", format!("at most {logprobs_max}"));
+        }
+        for fault in request.sampling.check().err().unwrap_or_default() {
+            wrong(&format!("sampling.{}", fault.field), fault.description.to_owned());
+        }
+        if !violations.is_empty() {
+            return Err(Fault::invalid_all(violations));
+        }
+        self.check_length(request.prompt.len(), request.max_tokens as usize)
+    }
+
+    fn check_length(&self, prompt: usize, answer: usize) -> Result<(), Fault> {
+        let too_long = |what: String| {
+            let sum = format!("{prompt} prompt tokens and an answer of up to {answer} do not fit {what}");
+            Err(Fault::new(Reason::ContextLength, format!("{sum}: shorten the prompt or lower max_tokens")))
+        };
+        if prompt.saturating_add(answer) > self.context_length {
+            return too_long(format!("the context of {} tokens", self.context_length));
+        }
+        if blocks_for(prompt + answer) > self.kv_blocks {
+            return too_long(format!("this worker's {} KV blocks", self.kv_blocks));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,242 @@
+//! Who runs in the next step, and with how many tokens. First come, first served over all adapters, since any of them
+//! share a step; a sequence whose adapter is on its way is passed by. It owns sequences and blocks and does no compute.
+
+use std::collections::VecDeque;
+
+use crate::blocks::{BlockPool, blocks_for};
+use crate::model::{Adapter, BLOCK_TOKENS};
+use crate::residents::{AdapterKey, Residents};
+use crate::sequence::Sequence;
+use crate::status::SchedulerTotals;
+
+/// Both queues are ordered by age, the oldest first.
+pub(crate) struct Scheduler<A = Adapter> {
+    waiting: VecDeque<Sequence<A>>,
+    running: Vec<Sequence<A>>,
+    pool: BlockPool,
+    running_max: usize,
+    prefill_tokens_max: usize,
+    arrivals: u64,
+    totals: SchedulerTotals,
+}
+
+/// The next `tokens` tokens of the running sequence `index`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slice {
+    pub index: usize,
+    pub tokens: usize,
+}
+
+impl<A> Scheduler<A> {
+    pub fn new(pool: BlockPool, running_max: usize, prefill_tokens_max: usize) -> Self {
+        let (waiting, running) = (VecDeque::new(), Vec::new());
+        let totals = SchedulerTotals::default();
+        Self { waiting, running, pool, running_max, prefill_tokens_max, arrivals: 0, totals }
+    }
+
+    pub fn enqueue(&mut self, mut sequence: Sequence<A>) {
+        self.arrivals += 1;
+        sequence.arrival = self.arrivals;
+        self.waiting.push_back(sequence);
+    }
+
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub fn running(&self) -> &[Sequence<A>] {
+        &self.running
+    }
+
+    pub fn running_mut(&mut self, index: usize) -> &mut Sequence<A> {
+        &mut self.running[index]
+    }
+
+    pub fn pool(&self) -> &BlockPool {
+        &self.pool
+    }
+
+    pub fn totals(&self) -> SchedulerTotals {
+        self.totals
+    }
+
+    /// With nothing running: somebody waits for something other than a load, so the next round gets further.
+    pub fn can_go_on(&self, residents: &Residents<A>) -> bool {
+        let stuck = |sequence: &Sequence<A>| {
+            !sequence.has_weights() && sequence.adapter.is_some_and(|key| residents.loads(&key))
+        };
+        !self.waiting.iter().all(stuck)
+    }
+
+    /// The oldest request that waits for this adapter.
+    pub fn waits_for(&self, key: &AdapterKey) -> Option<&Sequence<A>> {
+        self.waiting.iter().find(|sequence| sequence.adapter == Some(*key) && sequence.lease.is_none())
+    }
+
+    /// Gives waiting sequences their adapters, as far as those are ready; asks for the others.
+    pub fn lease_adapters(&mut self, residents: &mut Residents<A>) {
+        let held_up = residents.held_up().and_then(|key| self.waits_for(key)).map(|sequence| sequence.arrival);
+        for sequence in &mut self.waiting {
+            if held_up.is_some_and(|oldest| sequence.arrival > oldest) {
+                return;
+            }
+            if let (Some(key), None) = (&sequence.adapter, &sequence.lease) {
+                sequence.lease = residents.lease(key);
+            }
+        }
+    }
+
+    /// Admits what fits and picks the rows of the next step: first one for every answer that only needs its next token,
+    /// then prompts, the oldest first. The slices are in the order of the running sequences.
+    pub fn schedule(&mut self) -> Vec<Slice> {
+        self.admit();
+        let mut slices = Vec::new();
+        self.pick(&mut slices, |remaining, _| if remaining == 1 { 1 } else { 0 });
+        self.pick(&mut slices, |remaining, budget| if remaining == 1 { 0 } else { remaining.min(budget) });
+        slices.sort_unstable_by_key(|slice| slice.index);
+        slices
+    }
+
+    /// The tokens of a slice are computed: full blocks become known to the prefix cache.
+    pub fn computed(&mut self, slice: Slice) {
+        let sequence = &mut self.running[slice.index];
+        sequence.computed += slice.tokens;
+        while (sequence.published + 1) * BLOCK_TOKENS <= sequence.computed {
+            let span = sequence.published * BLOCK_TOKENS..(sequence.published + 1) * BLOCK_TOKENS;
+            let Sequence { scope, blocks, published, tokens, .. } = sequence;
+            self.pool.publish(scope, blocks, *published, &tokens[span]);
+            sequence.published += 1;
+        }
+    }
+
+    /// Takes the running sequences at these indices out and frees what they hold.
+    pub fn remove(&mut self, indices: &[usize]) -> Vec<Sequence<A>> {
+        let mut index = 0;
+        let mut gone = |_: &mut Sequence<A>| {
+            index += 1;
+            indices.contains(&(index - 1))
+        };
+        let removed: Vec<_> = self.running.extract_if(.., &mut gone).collect();
+        removed.into_iter().map(|sequence| self.free(sequence)).collect()
+    }
+
+    /// Takes out what nobody waits for any more.
+    pub fn remove_cancelled(&mut self) -> Vec<Sequence<A>> {
+        self.remove_where(|sequence| sequence.answer.cancelled())
+    }
+
+    /// Takes out those that wait for an adapter that will not come.
+    pub fn remove_waiting_for(&mut self, key: &AdapterKey) -> Vec<Sequence<A>> {
+        self.remove_where(|sequence| sequence.adapter == Some(*key) && sequence.lease.is_none())
+    }
+
+    pub fn remove_all(&mut self) -> Vec<Sequence<A>> {
+        self.remove_where(|_| true)
+    }
+
+    fn remove_where(&mut self, gone: impl Fn(&Sequence<A>) -> bool) -> Vec<Sequence<A>> {
+        let mut removed: Vec<_> = self.running.extract_if(.., |sequence| gone(sequence)).collect();
+        let (out, kept) = self.waiting.drain(..).partition(gone);
+        self.waiting = kept;
+        removed.extend::<VecDeque<_>>(out);
+        removed.into_iter().map(|sequence| self.free(sequence)).collect()
+    }
+
+    fn free(&mut self, mut sequence: Sequence<A>) -> Sequence<A> {
+        self.pool.release(&std::mem::take(&mut sequence.blocks));
+        sequence.lease = None;
+        sequence
+    }
+
+    /// Moves waiting sequences over while there is room for all that they have and all that the running ones were let in
+    /// for. The first that finds no room stops it, so that a large one is not overtaken for ever.
+    fn admit(&mut self) {
+        let mut promised: usize = self.running.iter().map(Sequence::missing_blocks).sum();
+        let mut at = 0;
+        while self.running.len() < self.running_max && at < self.waiting.len() {
+            let sequence = &mut self.waiting[at];
+            if !sequence.has_weights() {
+                at += 1;
+                continue;
+            }
+            // Scores need every row of the prompt computed.
+            if sequence.answer.prompt_logprobs.is_none() {
+                sequence.blocks = self.pool.take_prefix(&sequence.scope, &sequence.tokens);
+            }
+            let missing = sequence.missing_blocks();
+            if promised + missing > self.pool.available() {
+                self.pool.release(&std::mem::take(&mut sequence.blocks));
+                return;
+            }
+            promised += missing;
+            if let Some(sequence) = self.waiting.remove(at) {
+                self.start(sequence);
+            }
+        }
+    }
+
+    fn start(&mut self, mut sequence: Sequence<A>) {
+        sequence.published = sequence.blocks.len();
+        sequence.computed = sequence.blocks.len() * BLOCK_TOKENS;
+        if sequence.cached_tokens.is_none() {
+            sequence.cached_tokens = Some(sequence.computed);
+            self.totals.prompt_tokens += sequence.prompt_tokens as u64;
+            self.totals.cached_prompt_tokens += sequence.computed as u64;
+        }
+        sequence.answer.runs(sequence.computed);
+        let at = self.running.partition_point(|other| other.arrival < sequence.arrival);
+        self.running.insert(at, sequence);
+    }
+
+    /// Adds slices of the size that `wanted` (tokens to compute, prompt tokens left for this step) says.
+    fn pick(&mut self, slices: &mut Vec<Slice>, wanted: impl Fn(usize, usize) -> usize) {
+        let mut budget = self.prefill_tokens_max;
+        let mut index = 0;
+        while index < self.running.len() {
+            let tokens = wanted(self.running[index].remaining(), budget);
+            if tokens > 0 {
+                if !self.reserve(index, tokens, slices) {
+                    return;
+                }
+                slices.push(Slice { index, tokens });
+                budget = budget.saturating_sub(tokens);
+            }
+            index += 1;
+        }
+    }
+
+    /// Gets the blocks for the next `tokens` tokens, if need be by putting back the youngest sequence. False if that was
+    /// this one. (The oldest can always go on: a request that does not fit an empty pool is refused at the door.)
+    fn reserve(&mut self, index: usize, tokens: usize, slices: &mut Vec<Slice>) -> bool {
+        let needed = blocks_for(self.running[index].computed + tokens);
+        while self.running[index].blocks.len() < needed {
+            if let Some(block) = self.pool.allocate() {
+                self.running[index].blocks.push(block);
+                continue;
+            }
+            let youngest = self.running.len() - 1;
+            self.preempt(youngest);
+            slices.retain(|slice| slice.index != youngest);
+            if youngest == index {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Puts a sequence back into the queue at its age. Its tokens and its lease stay; its keys and values are computed
+    /// again later, unless the prefix cache still has them.
+    fn preempt(&mut self, index: usize) {
+        let mut sequence = self.running.remove(index);
+        self.pool.release(&std::mem::take(&mut sequence.blocks));
+        sequence.computed = 0;
+        sequence.published = 0;
+        sequence.answer.waits();
+        self.totals.preemptions += 1;
+        let at = self.waiting.partition_point(|other| other.arrival < sequence.arrival);
+        self.waiting.insert(at, sequence);
+    }
+}
+
+#[cfg(test)]
+mod tests;

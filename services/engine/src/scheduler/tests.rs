@@ -1,0 +1,242 @@
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use domain::{Digest, TenantId};
+use proptest::prelude::*;
+use tokio_sync::sync::mpsc;
+
+use super::*;
+use crate::answer::Answer;
+use crate::events::Event;
+use crate::prefix_cache::{PrefixCache, Scope};
+use crate::request::GenerateRequest;
+use crate::text::TextModel;
+
+static TEXT: LazyLock<TextModel> = LazyLock::new(|| {
+    let json = r#"{"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}"#;
+    TextModel::new(tokenizers::Tokenizer::from_bytes(json).expect("a tokenizer"), None)
+});
+
+/// A scheduler, its adapters (a number stands for the weights) and the clients' ends of the streams, by arrival.
+struct World {
+    scheduler: Scheduler<u8>,
+    residents: Residents<u8>,
+    clients: HashMap<u64, mpsc::Receiver<Event>>,
+    arrivals: u64,
+}
+
+fn key(n: u8) -> AdapterKey {
+    AdapterKey { tenant: TenantId::new(uuid::Uuid::from_u128(1)), digest: Digest::new([n; 32]) }
+}
+
+impl World {
+    fn new(blocks: usize, cache: bool, running_max: usize, prefill_tokens_max: usize) -> Self {
+        let pool = BlockPool::new(blocks, cache.then(PrefixCache::new));
+        let scheduler = Scheduler::new(pool, running_max, prefill_tokens_max);
+        Self { scheduler, residents: Residents::new(10, 1, 2), clients: HashMap::new(), arrivals: 0 }
+    }
+
+    /// Returns its arrival number.
+    fn submit(&mut self, prompt: Vec<u32>, max_tokens: u32, adapter: Option<u8>) -> u64 {
+        let tenant = key(0).tenant;
+        let request =
+            GenerateRequest { adapter: adapter.map(key), ..GenerateRequest::greedy(tenant, prompt, max_tokens) };
+        let base = Digest::new([0; 32]);
+        let (answer, events) = Answer::new(&request, &TEXT, &[], base);
+        let scope = Scope { group: tenant, base, adapter: request.adapter_digest(), rope_key: 0 };
+        self.scheduler.enqueue(Sequence::new(scope, request.adapter, request.prompt, max_tokens as usize, answer));
+        self.arrivals += 1;
+        self.clients.insert(self.arrivals, events);
+        self.arrivals
+    }
+
+    fn load(&mut self, n: u8, bytes: u64) {
+        let wanted = self.residents.next_load(|key| self.scheduler.waits_for(key).is_some());
+        assert_eq!(wanted, Some(key(n)));
+        self.residents.finish_load(key(n), Ok((n, bytes))).expect("it fits");
+    }
+
+    fn schedule(&mut self) -> Vec<Slice> {
+        let Self { scheduler, residents, .. } = self;
+        residents.settle(|key| scheduler.waits_for(key).is_some());
+        scheduler.lease_adapters(residents);
+        scheduler.schedule()
+    }
+
+    /// One step with a model whose next token is a function of all before it. Returns the finished sequences.
+    fn step(&mut self) -> Vec<Sequence<u8>> {
+        let slices = self.schedule();
+        let mut ended = Vec::new();
+        for slice in slices {
+            self.scheduler.computed(slice);
+            let sequence = self.scheduler.running_mut(slice.index);
+            if sequence.remaining() == 0 {
+                sequence.tokens.push(next_token(&sequence.tokens));
+                if sequence.tokens.len() == sequence.tokens_max {
+                    ended.push(slice.index);
+                }
+            }
+        }
+        let ended = self.scheduler.remove(&ended);
+        self.check();
+        ended
+    }
+
+    fn running(&self) -> Vec<u64> {
+        self.scheduler.running.iter().map(|sequence| sequence.arrival).collect()
+    }
+
+    fn waiting(&self) -> Vec<u64> {
+        self.scheduler.waiting.iter().map(|sequence| sequence.arrival).collect()
+    }
+
+    fn check(&self) {
+        let held: Vec<_> = self.scheduler.running.iter().map(|sequence| sequence.blocks.as_slice()).collect();
+        self.scheduler.pool.check(&held);
+        assert!(self.running().is_sorted() && self.waiting().is_sorted());
+        assert!(self.scheduler.waiting.iter().all(|sequence| sequence.blocks.is_empty() && sequence.computed == 0));
+    }
+}
+
+fn next_token(tokens: &[u32]) -> u32 {
+    tokens.iter().fold(17u32, |hash, token| hash.wrapping_mul(31).wrapping_add(*token)) % 5
+}
+
+fn finished(mut tokens: Vec<u32>, max_tokens: u32) -> Vec<u32> {
+    for _ in 0..max_tokens {
+        tokens.push(next_token(&tokens));
+    }
+    tokens
+}
+
+#[test]
+fn answers_go_on_every_step_while_a_long_prompt_is_computed_in_parts() {
+    let mut world = World::new(64, false, 8, 20);
+    world.submit(vec![1; 10], 30, None);
+    world.step();
+    world.submit(vec![2; 50], 5, None);
+    for expected in [20, 20, 10] {
+        assert_eq!(world.schedule(), [Slice { index: 0, tokens: 1 }, Slice { index: 1, tokens: expected }]);
+        world.step();
+    }
+    assert_eq!(world.schedule(), [Slice { index: 0, tokens: 1 }, Slice { index: 1, tokens: 1 }]);
+}
+
+#[test]
+fn a_sequence_whose_adapter_is_loading_is_passed_by_and_keeps_its_age() {
+    let mut world = World::new(64, false, 8, 100);
+    let waits = world.submit(vec![1; 4], 9, Some(1));
+    let base = world.submit(vec![1; 4], 9, None);
+    world.step();
+    assert_eq!((world.running(), world.waiting()), (vec![base], vec![waits]));
+    world.load(1, 5);
+    world.step();
+    assert_eq!(world.running(), [waits, base]);
+}
+
+#[test]
+fn a_request_that_finds_no_blocks_is_not_overtaken() {
+    let mut world = World::new(4, false, 8, 100);
+    let first = world.submit(vec![1; 30], 10, None);
+    world.step();
+    let large = world.submit(vec![2; 40], 10, None);
+    let small = world.submit(vec![3; 4], 4, None);
+    world.step();
+    assert_eq!((world.running(), world.waiting()), (vec![first], vec![large, small]));
+}
+
+#[test]
+fn the_youngest_is_put_back_with_its_tokens_and_its_lease() {
+    let mut world = World::new(4, false, 8, 100);
+    let old = world.submit(vec![1; 14], 40, None);
+    let young = world.submit(vec![2; 14], 40, Some(1));
+    world.step();
+    world.load(1, 5);
+    let mut grown = 0;
+    while world.scheduler.totals().preemptions == 0 {
+        assert!(world.step().is_empty());
+        grown = world.scheduler.running.last().map_or(grown, |sequence| sequence.tokens.len().max(grown));
+    }
+    assert_eq!((world.running(), world.waiting()), (vec![old], vec![young]));
+    let preempted = &world.scheduler.waiting[0];
+    assert_eq!(preempted.tokens, finished(vec![2; 14], preempted.tokens.len() as u32 - 14));
+    assert!(preempted.tokens.len() > 14 && preempted.lease.is_some());
+    assert_eq!(world.residents.status()[0].leases, 1);
+}
+
+#[test]
+fn cancelled_and_abandoned_sequences_give_everything_back() {
+    let mut world = World::new(8, false, 8, 100);
+    let running = world.submit(vec![1; 40], 9, None);
+    let loading = world.submit(vec![1; 4], 9, Some(1));
+    world.step();
+    world.clients.remove(&running);
+    assert_eq!(world.scheduler.remove_cancelled().len(), 1);
+    assert_eq!(world.scheduler.pool.free(), 8);
+    assert_eq!(world.scheduler.remove_waiting_for(&key(1)).len(), 1);
+    assert!(world.waiting().is_empty() && world.clients.contains_key(&loading));
+}
+
+#[test]
+fn a_steady_stream_for_resident_adapters_does_not_keep_another_adapter_out() {
+    let mut world = World::new(64, false, 4, 100);
+    world.submit(vec![1; 4], 6, Some(1));
+    world.step();
+    world.load(1, 10);
+    world.step();
+    // The budget of 10 bytes is taken by adapter 1, and a new request for it comes before each old one ends.
+    let other = world.submit(vec![1; 4], 2, Some(2));
+    world.step();
+    world.load(2, 10);
+    let mut steps = 0;
+    while !world.running().contains(&other) {
+        if steps % 3 == 0 {
+            world.submit(vec![1; 4], 6, Some(1));
+        }
+        world.step();
+        steps += 1;
+        assert!(steps < 50, "adapter 2 starves");
+    }
+}
+
+#[test]
+fn the_second_of_two_equal_prompts_computes_only_what_is_not_cached() {
+    let mut world = World::new(16, true, 4, 100);
+    world.submit(vec![1; 40], 1, None);
+    assert_eq!(world.step().len(), 1);
+    world.submit(vec![1; 40], 1, None);
+    assert_eq!(world.schedule(), [Slice { index: 0, tokens: 8 }]);
+    assert_eq!(world.scheduler.totals().cached_prompt_tokens, 32);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+    #[test]
+    fn whatever_the_pressure_every_sequence_ends_with_the_tokens_that_it_has_alone(
+        requests in prop::collection::vec((1usize..60, 1u32..40, 0u32..3, 0usize..6), 1..12),
+        blocks in 7usize..12, cache: bool, running_max in 1usize..6, prefill in 1usize..70,
+    ) {
+        let mut world = World::new(blocks, cache, running_max, prefill);
+        let mut expected = HashMap::new();
+        let mut to_come: VecDeque<_> = requests.into();
+        let mut steps = 0;
+        while !to_come.is_empty() || world.scheduler.waiting() + world.scheduler.running().len() > 0 {
+            while let Some((length, max_tokens, fill, wait)) = to_come.front().copied() {
+                if wait > 0 {
+                    to_come[0].3 -= 1;
+                    break;
+                }
+                to_come.pop_front();
+                let arrival = world.submit(vec![fill; length], max_tokens, None);
+                expected.insert(arrival, finished(vec![fill; length], max_tokens));
+            }
+            for sequence in world.step() {
+                prop_assert_eq!(expected.remove(&sequence.arrival), Some(sequence.tokens));
+            }
+            steps += 1;
+            prop_assert!(steps < 20_000, "no progress");
+        }
+        prop_assert!(expected.is_empty());
+        prop_assert_eq!(world.scheduler.pool.available(), blocks);
+    }
+}

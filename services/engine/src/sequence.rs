@@ -1,0 +1,64 @@
+//! One prompt and the answer that grows behind it: what the scheduler needs to know of it.
+
+use crate::answer::Answer;
+use crate::blocks::blocks_for;
+use crate::model::{Adapter, BlockId};
+use crate::prefix_cache::Scope;
+use crate::residents::{AdapterKey, Lease};
+
+/// A request in the engine. `A` is what a lease is on.
+pub(crate) struct Sequence<A = Adapter> {
+    /// Its age: lower came earlier.
+    pub arrival: u64,
+    pub adapter: Option<AdapterKey>,
+    /// Held from when the adapter is first ready until the sequence ends, preempted or not.
+    pub lease: Option<Lease<A>>,
+    pub scope: Scope,
+    /// The prompt and what was generated.
+    pub tokens: Vec<u32>,
+    pub prompt_tokens: usize,
+    /// Prompt and longest possible answer.
+    pub tokens_max: usize,
+    /// Tokens whose keys and values are in `blocks`.
+    pub computed: usize,
+    pub blocks: Vec<BlockId>,
+    /// Blocks that the prefix cache knows.
+    pub published: usize,
+    /// Prompt tokens found in the prefix cache when it first ran.
+    pub cached_tokens: Option<usize>,
+    pub answer: Answer,
+}
+
+impl<A> Sequence<A> {
+    pub fn new(scope: Scope, adapter: Option<AdapterKey>, tokens: Vec<u32>, max_tokens: usize, answer: Answer) -> Self {
+        Self {
+            arrival: 0,
+            adapter,
+            lease: None,
+            scope,
+            prompt_tokens: tokens.len(),
+            tokens_max: tokens.len() + max_tokens,
+            tokens,
+            computed: 0,
+            blocks: Vec::new(),
+            published: 0,
+            cached_tokens: None,
+            answer,
+        }
+    }
+
+    /// Tokens to compute before the next one can be chosen.
+    pub fn remaining(&self) -> usize {
+        self.tokens.len() - self.computed
+    }
+
+    /// Blocks still to be had before it can get past its next token.
+    pub fn missing_blocks(&self) -> usize {
+        blocks_for((self.tokens.len() + 1).min(self.tokens_max)).saturating_sub(self.blocks.len())
+    }
+
+    /// May run as far as its adapter is concerned.
+    pub fn has_weights(&self) -> bool {
+        self.adapter.is_none() || self.lease.is_some()
+    }
+}
