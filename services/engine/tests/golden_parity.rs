@@ -1,0 +1,204 @@
+//! The engine against transformers and peft on the files of `tests/golden` (`make.py` there says how they were made):
+//! every checkpoint with every adapter, alone and all mixed in one batch.
+//!
+//! Tolerance: 1e-4 on each natural log-probability, in f32. Mixed against alone: no bit may differ.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use adapters::{Container, Files, Limits};
+use engine::model::{Adapter, BLOCK_TOKENS, Batch, BlockId, Dtype, LogitsRows, Model, SequenceSlice};
+
+const TOLERANCE: f64 = 1e-4;
+
+#[derive(serde::Deserialize)]
+struct Expected {
+    sequences: Vec<Vec<u32>>,
+    /// By adapter, `base` included: for each sequence the log-probability of each token after the first.
+    logprobs: BTreeMap<String, Vec<Vec<f64>>>,
+}
+
+struct Golden {
+    name: String,
+    model: Model,
+    expected: Expected,
+    /// `None` is the base.
+    adapters: BTreeMap<String, Option<Adapter>>,
+}
+
+/// One sequence under one adapter.
+struct Case<'a> {
+    label: String,
+    tokens: &'a [u32],
+    adapter: Option<&'a Adapter>,
+    want: &'a [f64],
+}
+
+impl Golden {
+    fn all() -> Vec<Golden> {
+        let mut dirs: Vec<PathBuf> = std::fs::read_dir(bases()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        dirs.sort();
+        assert!(dirs.len() >= 10, "the golden files are missing");
+        dirs.iter().map(|dir| Golden::read(dir, Dtype::F32)).collect()
+    }
+
+    fn read(dir: &Path, dtype: Dtype) -> Golden {
+        let model = Model::load(dir, dtype).unwrap();
+        let expected: Expected = serde_json::from_slice(&std::fs::read(dir.join("expected.json")).unwrap()).unwrap();
+        let load = |name: &String| {
+            let adapter = (name != "base").then(|| load_adapter(&model, &dir.join("adapters").join(name)));
+            (name.clone(), adapter)
+        };
+        let adapters = expected.logprobs.keys().map(load).collect();
+        Golden { name: dir.file_name().unwrap().to_string_lossy().into_owned(), model, expected, adapters }
+    }
+
+    fn cases(&self) -> Vec<Case<'_>> {
+        let mut cases = Vec::new();
+        for (name, want) in &self.expected.logprobs {
+            for (tokens, want) in self.expected.sequences.iter().zip(want) {
+                let label = format!("{} + {name}, {} tokens", self.name, tokens.len());
+                cases.push(Case { label, tokens, adapter: self.adapters[name].as_ref(), want });
+            }
+        }
+        cases
+    }
+}
+
+fn bases() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/bases")
+}
+
+fn load_adapter(model: &Model, dir: &Path) -> Adapter {
+    let limits = Limits::default();
+    let refused = |refusals: Vec<adapters::Refusal>| -> String {
+        refusals.iter().map(|refusal| format!("{}: {refusal:?}\n", dir.display())).collect()
+    };
+    let files = Files::read(dir, &limits).unwrap_or_else(|refusals| panic!("{}", refused(refusals)));
+    let plan = files.resolve(model.base(), &limits).unwrap_or_else(|refusals| panic!("{}", refused(refusals)));
+    let weights = Container::parse(files.weights, &limits).unwrap();
+    let adapter = Adapter::load(model, &plan, &weights).unwrap();
+    assert_eq!(adapter.digest(), plan.digest);
+    assert!(adapter.bytes() > 0);
+    adapter
+}
+
+/// Log-probabilities of each case's tokens after the first, with its sequence taken in steps that end at `cuts(len)`,
+/// all cases side by side in every step.
+fn score(model: &Model, cases: &[&Case<'_>], cuts: impl Fn(usize) -> Vec<usize>) -> Vec<Vec<f64>> {
+    let blocks_of = |case: &Case<'_>| case.tokens.len().div_ceil(BLOCK_TOKENS);
+    // Blocks are handed out backwards: their order in memory is not that of the sequence.
+    let total: usize = cases.iter().map(|case| blocks_of(case)).sum();
+    let mut free = (0..total as u32).rev().map(BlockId);
+    let blocks: Vec<Vec<BlockId>> = cases.iter().map(|case| free.by_ref().take(blocks_of(case)).collect()).collect();
+    let ends: Vec<Vec<usize>> = cases.iter().map(|case| cuts(case.tokens.len())).collect();
+    let mut kv = model.new_kv_cache(total);
+    let mut scores = vec![Vec::new(); cases.len()];
+    for step in 0..ends.iter().map(Vec::len).max().unwrap_or(0) {
+        let (mut tokens, mut sequences, mut owners) = (Vec::new(), Vec::new(), Vec::new());
+        for (i, case) in cases.iter().enumerate() {
+            let Some(&end) = ends[i].get(step) else { continue };
+            let past = if step == 0 { 0 } else { ends[i][step - 1] };
+            let first = tokens.len();
+            tokens.extend_from_slice(&case.tokens[past..end]);
+            owners.extend((past..end).map(|position| (i, position)));
+            sequences.push(SequenceSlice {
+                rows: first..tokens.len(),
+                past,
+                blocks: &blocks[i],
+                adapter: case.adapter,
+                logits: LogitsRows::All,
+                rope_length: case.tokens.len(),
+            });
+        }
+        let mut next_row = 0;
+        model.forward(&Batch { tokens: &tokens, sequences: &sequences }, &mut kv, &mut |row, logits| {
+            assert_eq!(row, next_row, "rows come in order");
+            next_row += 1;
+            let (case, position) = owners[row];
+            if let Some(next) = cases[case].tokens.get(position + 1) {
+                scores[case].push(f64::from(logits[*next as usize]) - kernels::log_sum_exp(logits));
+            }
+        });
+        assert_eq!(next_row, tokens.len(), "every row has logits");
+    }
+    scores
+}
+
+fn whole(length: usize) -> Vec<usize> {
+    vec![length]
+}
+
+/// A chunk of 5, one of 16, then token by token.
+fn chunked(length: usize) -> Vec<usize> {
+    let mut ends: Vec<usize> = [5, 21].into_iter().filter(|end| *end < length).collect();
+    ends.extend(ends.last().copied().unwrap_or(0) + 1..=length);
+    ends
+}
+
+fn assert_same_bits(label: &str, how: &str, got: &[f64], want: &[f64]) {
+    let same = got.len() == want.len() && got.iter().zip(want).all(|(a, b)| a.to_bits() == b.to_bits());
+    assert!(same, "{label}: {how} differs from alone: {got:?} and {want:?}");
+}
+
+#[test]
+fn every_checkpoint_and_adapter_agrees_with_the_reference_alone_and_mixed() {
+    let mut worst = 0.0f64;
+    let mut count = 0;
+    for golden in Golden::all() {
+        let cases = golden.cases();
+        let mut worst_here = (0.0f64, String::new());
+        let alone: Vec<Vec<f64>> = cases.iter().flat_map(|case| score(&golden.model, &[case], whole)).collect();
+        for (case, got) in cases.iter().zip(&alone) {
+            assert_eq!(got.len(), case.want.len(), "{}", case.label);
+            for (got, want) in got.iter().zip(case.want) {
+                if (got - want).abs() > worst_here.0 || got.is_nan() {
+                    worst_here = ((got - want).abs(), case.label.clone());
+                }
+            }
+        }
+        println!("{:>20}: {} cases, max |Δ log p| = {:.1e} ({})", golden.name, cases.len(), worst_here.0, worst_here.1);
+        assert!(worst_here.0 <= TOLERANCE, "{}: {:e}", worst_here.1, worst_here.0);
+        worst = worst.max(worst_here.0);
+        count += cases.len();
+
+        let all: Vec<&Case<'_>> = cases.iter().collect();
+        for ((case, mixed), alone) in cases.iter().zip(score(&golden.model, &all, whole)).zip(&alone) {
+            assert_same_bits(&case.label, "one mixed batch", &mixed, alone);
+        }
+        for ((case, mixed), alone) in cases.iter().zip(score(&golden.model, &all, chunked)).zip(&alone) {
+            assert_same_bits(&case.label, "mixed in chunks, then token by token,", &mixed, alone);
+        }
+    }
+    println!("all: {count} cases, max |Δ log p| = {worst:.1e}");
+}
+
+#[test]
+fn an_adapter_changes_the_output_and_leaves_base_rows_alone() {
+    for golden in Golden::all() {
+        let cases = golden.cases();
+        let longest = |name: &str| {
+            let own = cases.iter().filter(|case| case.label.contains(&format!("+ {name},")));
+            own.max_by_key(|case| case.tokens.len()).unwrap()
+        };
+        let base = longest("base");
+        let plain = score(&golden.model, &[base], whole);
+        for name in golden.adapters.keys().filter(|name| *name != "base") {
+            let scores = score(&golden.model, &[base, longest(name), base], whole);
+            assert_same_bits(&base.label, name, &scores[0], &plain[0]);
+            assert_same_bits(&base.label, name, &scores[2], &plain[0]);
+            assert_ne!(scores[1], plain[0], "{} + {name} does nothing", golden.name);
+        }
+    }
+}
+
+#[test]
+fn a_bf16_checkpoint_held_in_bf16_gives_the_bits_of_the_same_checkpoint_in_f32() {
+    let dir = bases().join("qwen3");
+    let (wide, narrow) = (Golden::read(&dir, Dtype::F32), Golden::read(&dir, Dtype::Bf16));
+    let narrow_cases = narrow.cases();
+    let all: Vec<&Case<'_>> = narrow_cases.iter().collect();
+    for (case, mixed) in wide.cases().iter().zip(score(&narrow.model, &all, chunked)) {
+        assert_same_bits(&case.label, "bf16, mixed and in chunks,", &mixed, &score(&wide.model, &[case], whole)[0]);
+    }
+}
