@@ -1,1 +1,35 @@
-//! (being written)
+//! The gateway: the public door (inference) and the admin door, in front of PostgreSQL, Redis, the adapter registry and
+//! the workers. It holds no model and computes nothing.
+//!
+//! The way of a request: [`guard`] (who, may they, until when) → an edge ([`inference`], [`admin`]) with `parse` →
+//! [`generate`] *the story*: resolve · tokenize · reserve · pick · relay · settle.
+
+pub mod access;
+mod admin;
+mod auth;
+mod config;
+mod deadline;
+mod edge;
+mod generate;
+mod guard;
+mod inbox;
+mod inference;
+pub mod limits;
+mod meter;
+mod metrics;
+mod models;
+mod parse;
+mod relay;
+mod start;
+mod store_fault;
+mod sweeper;
+mod uploads;
+mod usage;
+mod workers;
+
+pub use auth::KeyHasher;
+pub use config::{
+    AuthConfig, CallsConfig, DEFAULTS, ENV_PREFIX, GatewayConfig, GenerateConfig, LimitsConfig, UploadsConfig,
+    UsageConfig, WorkersConfig,
+};
+pub use start::{Backends, Gateway, GatewayError, RunningGateway, run};

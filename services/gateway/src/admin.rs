@@ -1,0 +1,39 @@
+//! The admin door's edges: tenants, API keys, adapters. What they share: whose rows a call may touch.
+
+mod adapters;
+mod api_keys;
+mod tenants;
+
+use domain::{Caller, Fault, Limits, Slug, TenantName};
+use store::{Store, TenantScope};
+
+pub use adapters::Adapters;
+pub use api_keys::ApiKeys;
+pub use tenants::Tenants;
+
+use crate::{access, guard::Session, store_fault::StoreFault as _};
+
+/// A tenant's rows for a caller who may touch them, and what the tenant may have.
+pub struct Reach {
+    pub rows: TenantScope,
+    pub limits: Limits,
+}
+
+/// For anybody else than the operator and the tenant's own administrator, what was asked for (`kind`, `name`) does not
+/// exist. `defaults` fill in a tenant's limits.
+pub async fn reach(
+    store: &Store,
+    session: &Session,
+    tenant: &Slug,
+    kind: &'static str,
+    name: impl ToString,
+    defaults: Limits,
+) -> Result<Reach, Fault> {
+    access::sees(&session.identity.caller, tenant, kind, name)?;
+    if let Caller::Tenant { tenant, .. } = session.identity.caller {
+        return Ok(Reach { rows: store.tenant(tenant), limits: session.identity.limits });
+    }
+    let found = store.platform().get_tenant(tenant).await;
+    let found = found.map_err(|error| error.fault(TenantName { tenant: tenant.clone() }))?;
+    Ok(Reach { rows: store.tenant(found.id), limits: defaults.with(found.fields.limits) })
+}

@@ -1,0 +1,203 @@
+//! What a gateway may be told. `defaults.toml` documents every setting.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use chassis::{
+    config::{Secret, Validate},
+    server::ListenConfig,
+    telemetry::TelemetryConfig,
+};
+use domain::Limits;
+use serde::{Deserialize, Serialize};
+use store::StoreConfig;
+
+/// The compiled-in defaults; also the documentation of every key.
+pub const DEFAULTS: &str = include_str!("../defaults.toml");
+/// Environment variables that override begin with this.
+pub const ENV_PREFIX: &str = "BANYAN_GATEWAY_";
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayConfig {
+    pub operator_token: Secret,
+    pub key_pepper: Secret,
+    pub cluster_token: Secret,
+    pub postgres: Secret,
+    pub redis: Secret,
+    pub registry: String,
+    pub registry_options: BTreeMap<String, Secret>,
+    pub listen: ListenConfig,
+    pub admin_listen: ListenConfig,
+    pub tenant_limits: Limits,
+    pub calls: CallsConfig,
+    pub auth: AuthConfig,
+    pub limits: LimitsConfig,
+    pub generate: GenerateConfig,
+    pub usage: UsageConfig,
+    pub workers: WorkersConfig,
+    pub uploads: UploadsConfig,
+    pub store: StoreConfig,
+    pub telemetry: TelemetryConfig,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CallsConfig {
+    pub message_bytes_max: usize,
+    pub deadline_ms: u64,
+    pub deadline_margin_ms: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthConfig {
+    pub cache_ttl_ms: u64,
+    pub cache_max: usize,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsConfig {
+    pub redis_prefix: String,
+    pub redis_timeout_ms: u64,
+    pub lease_ms: u64,
+    pub renew_ms: u64,
+    pub errands_max: usize,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GenerateConfig {
+    pub max_tokens_default: u32,
+    pub max_tokens_max: u32,
+    pub deadline_default_ms: u64,
+    pub deadline_max_ms: u64,
+    pub stream_buffer_max: usize,
+    pub input_bytes_max: usize,
+    pub messages_max: usize,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UsageConfig {
+    pub queue_max: usize,
+    pub writers_max: usize,
+    pub write_wait_ms: u64,
+    pub retry_ms: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkersConfig {
+    pub urls: Vec<String>,
+    pub check_interval_ms: u64,
+    pub connect_timeout_ms: u64,
+    pub call_timeout_ms: u64,
+    pub probe_timeout_ms: u64,
+    pub message_bytes_max: usize,
+    pub in_flight_max: usize,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UploadsConfig {
+    pub concurrent_max: usize,
+    pub bytes_in_flight_max: u64,
+    pub weights_bytes_max: u64,
+    pub deadline_ms: u64,
+    pub write_lease_ms: u64,
+    pub sweep_interval_ms: u64,
+}
+
+/// Reads a setting in milliseconds.
+pub(crate) const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+impl Validate for GatewayConfig {
+    fn faults(&self) -> Vec<String> {
+        let set = |value: &Secret| !value.is_empty();
+        let rules = [
+            (set(&self.operator_token), "operator_token: must be set"),
+            (set(&self.key_pepper), "key_pepper: must be set"),
+            (set(&self.cluster_token), "cluster_token: must be set, and the same as the workers'"),
+            (set(&self.postgres), "postgres: must be the URL of the database"),
+            (!self.registry.is_empty(), "registry: must say where adapters are kept"),
+            (!self.workers.urls.is_empty(), "workers.urls: must name at least one worker"),
+            (self.limits.renew_ms < self.limits.lease_ms, "limits.renew_ms: must be less than lease_ms"),
+            (
+                self.generate.max_tokens_default <= self.generate.max_tokens_max,
+                "generate.max_tokens_default: must be at most max_tokens_max",
+            ),
+            (
+                self.generate.deadline_default_ms <= self.generate.deadline_max_ms,
+                "generate.deadline_default_ms: must be at most deadline_max_ms",
+            ),
+            (
+                self.uploads.weights_bytes_max <= self.uploads.bytes_in_flight_max,
+                "uploads.weights_bytes_max: must be at most bytes_in_flight_max",
+            ),
+        ];
+        let mut faults: Vec<_> =
+            rules.into_iter().filter(|(holds, _)| !holds).map(|(_, fault)| fault.to_owned()).collect();
+        let limits = &self.tenant_limits;
+        let positive = [
+            ("tenant_limits.requests_per_minute", limits.requests_per_minute.into()),
+            ("tenant_limits.tokens_per_minute", limits.tokens_per_minute.into()),
+            ("tenant_limits.concurrent_requests", limits.concurrent_requests.into()),
+            ("tenant_limits.adapters_max", limits.adapters_max.into()),
+            ("tenant_limits.adapter_bytes_max", limits.adapter_bytes_max),
+            ("tenant_limits.adapter_rank_max", limits.adapter_rank_max.into()),
+            ("calls.message_bytes_max", self.calls.message_bytes_max as u64),
+            ("calls.deadline_ms", self.calls.deadline_ms),
+            ("auth.cache_max", self.auth.cache_max as u64),
+            ("limits.redis_timeout_ms", self.limits.redis_timeout_ms),
+            ("limits.renew_ms", self.limits.renew_ms),
+            ("limits.errands_max", self.limits.errands_max as u64),
+            ("generate.max_tokens_default", self.generate.max_tokens_default.into()),
+            ("generate.deadline_default_ms", self.generate.deadline_default_ms),
+            ("generate.stream_buffer_max", self.generate.stream_buffer_max as u64),
+            ("generate.input_bytes_max", self.generate.input_bytes_max as u64),
+            ("generate.messages_max", self.generate.messages_max as u64),
+            ("usage.queue_max", self.usage.queue_max as u64),
+            ("usage.writers_max", self.usage.writers_max as u64),
+            ("usage.write_wait_ms", self.usage.write_wait_ms),
+            ("usage.retry_ms", self.usage.retry_ms),
+            ("workers.check_interval_ms", self.workers.check_interval_ms),
+            ("workers.connect_timeout_ms", self.workers.connect_timeout_ms),
+            ("workers.call_timeout_ms", self.workers.call_timeout_ms),
+            ("workers.probe_timeout_ms", self.workers.probe_timeout_ms),
+            ("workers.message_bytes_max", self.workers.message_bytes_max as u64),
+            ("workers.in_flight_max", self.workers.in_flight_max as u64),
+            ("uploads.concurrent_max", self.uploads.concurrent_max as u64),
+            ("uploads.weights_bytes_max", self.uploads.weights_bytes_max),
+            ("uploads.deadline_ms", self.uploads.deadline_ms),
+            ("uploads.write_lease_ms", self.uploads.write_lease_ms),
+            ("uploads.sweep_interval_ms", self.uploads.sweep_interval_ms),
+        ];
+        let zeros = positive.into_iter().filter(|(_, value)| *value == 0);
+        faults.extend(zeros.map(|(key, _)| format!("{key}: must be at least 1")));
+        faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_need_only_what_nobody_else_can_know() {
+        let load = |text: &str| {
+            let table = text.parse().expect("toml");
+            chassis::config::load::<GatewayConfig>(DEFAULTS, None, "BANYAN_GATEWAY_TEST_NONE_", &table)
+        };
+        assert_eq!(load("").expect_err("incomplete").faults.len(), 6);
+        let complete = "operator_token = 'o'\nkey_pepper = 'p'\ncluster_token = 'c'\npostgres = 'postgres://x'\n\
+                        registry = 'r'\n[workers]\nurls = ['http://127.0.0.1:1']\n";
+        let config = load(complete).expect("complete");
+        assert_eq!(config.tenant_limits, Limits::default(), "defaults.toml and the code agree");
+        let dumped = chassis::config::dump(&config);
+        assert!(!dumped.contains("postgres://x"), "secrets are redacted");
+        assert!(load(&format!("{complete}urlz = 1")).is_err());
+    }
+}

@@ -1,0 +1,153 @@
+//! The story of a generation: resolve the model, tokenize, reserve, pick a worker, relay, settle.
+//!
+//! Each step can refuse, and whatever was taken by the steps before it gives itself back. Parsing comes before
+//! (`parse`), so do authentication and the deadline (`guard`); what is relayed becomes messages in `inference`.
+
+use std::sync::Arc;
+
+use domain::{Detail, Fault, ModelName, Reason};
+use store::Store;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{Instrument as _, info_span};
+
+use crate::{
+    config::{GatewayConfig, ms},
+    guard::Session,
+    limits::{Admission, Ask, Reservation},
+    meter::{Meter, Subject},
+    metrics::Metrics,
+    models::{Models, PinnedModel, tenant_of},
+    parse::{GenerateRequest, Input},
+    relay::{self, Relayed},
+    usage::UsageQueue,
+    workers::{Job, Workers},
+};
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Generator {
+    pub models: Models,
+    admission: Admission,
+    workers: Workers,
+    usage: UsageQueue,
+    pub metrics: Metrics,
+    pub config: Arc<GatewayConfig>,
+    relays: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Generator {
+    pub fn new(
+        store: Store,
+        admission: Admission,
+        workers: Workers,
+        usage: UsageQueue,
+        config: Arc<GatewayConfig>,
+        relays: TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
+        let models = Models::new(store, workers.clone());
+        Self { models, admission, workers, usage, metrics: Metrics::default(), config, relays, stop }
+    }
+
+    /// Ends when the first step of the answer is there; the rest is relayed by a task of its own.
+    pub async fn generate(&self, session: Session, request: GenerateRequest) -> Result<Relayed, Fault> {
+        let (tenant, key) = tenant_of(&session.identity)?;
+        let model = self.models.resolve(&session.identity, &request.model).instrument(info_span!("resolve")).await?;
+        let prompt = self.workers.tokenize(&request.input, session.id, session.deadline).await?;
+        let max_tokens = self.fit(prompt.len(), request.max_tokens, model.base.context_length)?;
+        let place = self.usage.place()?;
+        let reservation = self.reserve(&session, prompt.len(), max_tokens).instrument(info_span!("reserve")).await?;
+        let subject = Subject {
+            key,
+            model: &request.model,
+            adapter: model.pin.map(|pin| pin.digest),
+            base: model.base.digest,
+            prompt_tokens: prompt.len() as u64,
+        };
+        let mut meter = Meter::start(tenant, &session, &subject, reservation, place, self.metrics.clone());
+        let job = job(&session, &model, prompt, max_tokens, request);
+        let picked = self
+            .workers
+            .generate(&job, session.deadline, |worker| meter.reached(worker))
+            .instrument(info_span!("pick", adapter = job.pin.map(|pin| tracing::field::display(pin.digest))))
+            .await;
+        match picked {
+            Ok(answer) => Ok(self.relay(answer, meter, &job, &session)),
+            Err(fault) => {
+                meter.fail(&fault);
+                Err(fault)
+            }
+        }
+    }
+
+    /// How many tokens an input has; charges nothing.
+    pub async fn count_tokens(&self, session: &Session, model: &ModelName, input: &Input) -> Result<u32, Fault> {
+        self.models.resolve(&session.identity, model).await?;
+        let ids = self.workers.tokenize(input, session.id, session.deadline).await?;
+        u32::try_from(ids.len()).map_err(|_| Fault::internal())
+    }
+
+    /// The most tokens that the answer may have: as asked, else the default or what the context has left.
+    fn fit(&self, prompt: usize, asked: Option<u32>, context: u32) -> Result<u32, Fault> {
+        let prompt = u32::try_from(prompt).unwrap_or(u32::MAX);
+        if prompt == 0 {
+            return Err(Fault::invalid("input", "has no tokens"));
+        }
+        let left = context.saturating_sub(prompt);
+        let answer = asked.unwrap_or_else(|| self.config.generate.max_tokens_default.min(left.max(1)));
+        if answer <= left {
+            return Ok(answer);
+        }
+        let words = format!(
+            "the prompt has {prompt} tokens and the answer may have {answer}: together more than the context of {context}"
+        );
+        let reason = Reason::ContextLength.as_str().to_owned();
+        let violation = Detail::Violation { field: "input".to_owned(), reason, description: words.clone() };
+        Err(Fault::new(Reason::ContextLength, words).detail(violation))
+    }
+
+    async fn reserve(&self, session: &Session, prompt: usize, max_tokens: u32) -> Result<Reservation, Fault> {
+        let (tenant, _) = tenant_of(&session.identity)?;
+        let limits = session.identity.limits;
+        let ask = Ask {
+            id: session.id,
+            tenant,
+            tokens: u32::try_from(prompt).unwrap_or(u32::MAX).saturating_add(max_tokens),
+            requests_per_minute: limits.requests_per_minute,
+            tokens_per_minute: limits.tokens_per_minute,
+            concurrent_requests: limits.concurrent_requests,
+            lease: ms(self.config.limits.lease_ms),
+        };
+        self.admission.reserve(ask).await
+    }
+
+    fn relay(&self, answer: crate::workers::Answer, meter: Meter, job: &Job, session: &Session) -> Relayed {
+        let terms = relay::Terms {
+            base: job.base,
+            adapter: job.pin.map(|pin| pin.digest),
+            deadline: session.deadline,
+            renew: ms(self.config.limits.renew_ms),
+            write_wait: ms(self.config.usage.write_wait_ms),
+            buffer: self.config.generate.stream_buffer_max,
+        };
+        let (relaying, relayed) = relay::relay(answer, meter, terms, self.stop.clone());
+        self.relays.spawn(relaying.instrument(info_span!("relay")));
+        relayed
+    }
+}
+
+fn job(session: &Session, model: &PinnedModel, prompt: Vec<u32>, max_tokens: u32, request: GenerateRequest) -> Job {
+    Job {
+        id: session.id,
+        share_group: session.identity.share_group,
+        pin: model.pin,
+        base: model.base.digest,
+        prompt,
+        sampling: request.sampling,
+        max_tokens,
+        stop: request.stop,
+        logprobs: request.logprobs,
+        ignore_eos: request.ignore_eos,
+    }
+}

@@ -1,0 +1,164 @@
+//! What one generation used, recorded whatever becomes of it: finished, failed, cut off by the deadline, or dropped
+//! because the client went away. Holds the reservation and the place in the usage queue for as long as it runs.
+
+use std::time::Duration;
+
+use domain::{ApiKeyId, Digest, Fault, ModelName, Reason, TenantId};
+use store::{FinishReason, Outcome, UsageRecord};
+
+use crate::{guard::Session, limits::Reservation, metrics::Metrics, usage::Place};
+
+/// Counts, and settles and records when it ends. Dropping it is an end too.
+pub struct Meter {
+    tenant: TenantId,
+    session: Session,
+    metrics: Metrics,
+    record: UsageRecord,
+    /// Both are taken when it ends.
+    held: Option<(Reservation, Place)>,
+    reached_worker: bool,
+}
+
+/// What the request is recorded under.
+pub struct Subject<'a> {
+    pub key: ApiKeyId,
+    pub model: &'a ModelName,
+    pub adapter: Option<Digest>,
+    pub base: Digest,
+    pub prompt_tokens: u64,
+}
+
+impl Meter {
+    pub fn start(
+        tenant: TenantId,
+        session: &Session,
+        subject: &Subject<'_>,
+        reservation: Reservation,
+        place: Place,
+        metrics: Metrics,
+    ) -> Self {
+        let record = UsageRecord {
+            request: session.id,
+            api_key: subject.key,
+            model: subject.model.to_string(),
+            adapter_digest: subject.adapter,
+            base_digest: subject.base,
+            worker: String::new(),
+            prompt_tokens: subject.prompt_tokens,
+            cached_prompt_tokens: 0,
+            completion_tokens: 0,
+            outcome: Outcome::Cancelled,
+            first_token: None,
+            duration: Duration::ZERO,
+        };
+        Self {
+            tenant,
+            session: session.clone(),
+            metrics,
+            record,
+            held: Some((reservation, place)),
+            reached_worker: false,
+        }
+    }
+
+    /// A worker has taken the request, so there will be a record; or it has given it back (`None`).
+    pub fn reached(&mut self, worker: Option<&str>) {
+        self.reached_worker = worker.is_some();
+        worker.unwrap_or_default().clone_into(&mut self.record.worker);
+        self.report();
+    }
+
+    /// So many more tokens are on their way to the client.
+    pub fn relayed(&mut self, tokens: usize) {
+        if tokens > 0 && self.record.first_token.is_none() {
+            let waited = self.session.arrived.elapsed();
+            self.record.first_token = Some(waited);
+            self.metrics.first_token(waited);
+        }
+        self.record.completion_tokens += tokens as u64;
+        self.report();
+    }
+
+    /// Keeps the slot of concurrency.
+    pub fn renew(&self) {
+        if let Some((reservation, _)) = &self.held {
+            reservation.renew();
+        }
+    }
+
+    /// Ends as the worker says. When this returns, the record is in the database and the slot is free.
+    pub async fn finish(mut self, reason: FinishReason, used: Used, wait: Duration) -> Result<(), Fault> {
+        self.record.worker = used.worker;
+        self.record.prompt_tokens = used.prompt_tokens;
+        self.record.cached_prompt_tokens = used.cached_prompt_tokens.min(used.prompt_tokens);
+        self.record.completion_tokens = used.completion_tokens;
+        self.report();
+        let Some((reservation, place)) = self.held.take() else { return Ok(()) };
+        let written = place.write(self.tenant, self.record_as(Outcome::Finished(reason)));
+        let (written, ()) = tokio::join!(tokio::time::timeout(wait, written), reservation.settle());
+        match written {
+            Ok(Ok(())) => Ok(()),
+            _ => {
+                Err(Fault::new(Reason::BackendUnavailable, "the answer is complete, but its usage is not recorded yet"))
+            }
+        }
+    }
+
+    /// Ends for this reason.
+    pub fn fail(mut self, fault: &Fault) {
+        self.end(match fault.reason {
+            Reason::DeadlineExceeded => Outcome::DeadlineExceeded,
+            Reason::Cancelled => Outcome::Cancelled,
+            _ => Outcome::Failed,
+        });
+    }
+
+    fn end(&mut self, outcome: Outcome) {
+        let Some((reservation, place)) = self.held.take() else { return };
+        drop(reservation);
+        if self.reached_worker {
+            // Nobody waits for it: whoever would is gone or has been told.
+            drop(place.write(self.tenant, self.record_as(outcome)));
+        }
+    }
+
+    fn record_as(&self, outcome: Outcome) -> UsageRecord {
+        let duration = self.session.arrived.elapsed();
+        let record = UsageRecord { outcome, duration, ..self.record.clone() };
+        self.metrics.ended(&record);
+        tracing::info!(
+            worker = record.worker,
+            prompt_tokens = record.prompt_tokens,
+            cached_prompt_tokens = record.cached_prompt_tokens,
+            completion_tokens = record.completion_tokens,
+            outcome = ?record.outcome,
+            duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+            "generation ended"
+        );
+        record
+    }
+
+    fn report(&mut self) {
+        let computed = self.record.prompt_tokens + self.record.completion_tokens;
+        let used = if self.reached_worker { computed } else { 0 };
+        if let Some((reservation, _)) = &mut self.held {
+            reservation.used(used);
+        }
+    }
+}
+
+/// Usage as the worker counted it.
+#[derive(Clone, Debug)]
+pub struct Used {
+    pub worker: String,
+    pub prompt_tokens: u64,
+    pub cached_prompt_tokens: u64,
+    pub completion_tokens: u64,
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        let late = self.session.deadline.is_over();
+        self.end(if late { Outcome::DeadlineExceeded } else { Outcome::Cancelled });
+    }
+}

@@ -1,0 +1,211 @@
+//! Assembles a gateway and takes it down in order: doors, calls, answers, then what they hand over to.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use adapters::{Registry, RegistryError};
+use chassis::{
+    server::{GrpcServer, Health, ServerError},
+    shutdown::Shutdown,
+};
+use proto::v1::{
+    adapter_service_server::AdapterServiceServer, api_key_service_server::ApiKeyServiceServer,
+    inference_service_server::InferenceServiceServer, tenant_service_server::TenantServiceServer,
+};
+use store::{Store, StoreError};
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::service::Routes;
+
+use crate::{
+    admin::{Adapters, ApiKeys, Tenants},
+    auth::{Authenticator, KeyHasher},
+    config::{GatewayConfig, ms},
+    generate::Generator,
+    guard::Guard,
+    inference::Inference,
+    limits::{Admission, InProcessLimits, LimitsUnavailable, RateLimits, RedisLimits},
+    sweeper::Sweeper,
+    uploads::Uploads,
+    usage::UsageQueue,
+    workers::{Workers, WorkersError},
+};
+
+/// Chunks of an upload are at most 1 MiB; other admin messages are small.
+const ADMIN_MESSAGE_BYTES_MAX: usize = 2 << 20;
+/// Longest that the tasks behind the doors may take to end, besides the time for writing usage records.
+const TASKS_END: Duration = Duration::from_secs(5);
+
+/// What a gateway stands on, connected by whoever assembles it.
+pub struct Backends {
+    pub store: Store,
+    pub limits: Arc<dyn RateLimits>,
+    pub registry: Registry,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    #[error("PostgreSQL: {0}")]
+    Store(#[from] StoreError),
+    #[error("Redis: {0}")]
+    Limits(#[from] LimitsUnavailable),
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    #[error(transparent)]
+    Workers(#[from] WorkersError),
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    #[error("a task of the gateway failed: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+pub struct Gateway;
+
+/// Both doors are open. It runs until the shutdown that it was started with.
+pub struct RunningGateway {
+    pub inference_addr: SocketAddr,
+    pub admin_addr: SocketAddr,
+    well: watch::Receiver<bool>,
+    task: JoinHandle<Result<(), GatewayError>>,
+}
+
+impl Gateway {
+    /// Binds both doors and serves. Workers may come later: health says whether one is there.
+    pub async fn start(
+        config: GatewayConfig,
+        backends: Backends,
+        shutdown: Shutdown,
+    ) -> Result<RunningGateway, GatewayError> {
+        let config = Arc::new(config);
+        let Backends { store, limits, registry } = backends;
+        let inference_door = GrpcServer::bind(config.listen.clone()).await?;
+        let admin_door = GrpcServer::bind(config.admin_listen.clone()).await?;
+        let (inference_addr, admin_addr) = (inference_door.local_addr(), admin_door.local_addr());
+
+        // `calls` stops what is still running when the time for draining is over, `rest` what it hands over to.
+        let (calls, rest) = (CancellationToken::new(), CancellationToken::new());
+        let relays = TaskTracker::new();
+        let (workers, looking) = Workers::start(&config.workers, &config.cluster_token, rest.clone())?;
+        let (admission, errands) = Admission::start(limits, config.limits.errands_max, rest.clone());
+        let (usage, writing) = UsageQueue::start(store.clone(), &config.usage, rest.clone());
+        let sweep_interval = ms(config.uploads.sweep_interval_ms);
+        let (sweeper, sweeping) = Sweeper::start(store.clone(), registry.clone(), sweep_interval, rest.clone());
+
+        let authenticator = Arc::new(Authenticator::new(
+            store.clone(),
+            &config.key_pepper,
+            &config.operator_token,
+            config.tenant_limits,
+            &config.auth,
+        ));
+        let guard = Guard::new(authenticator, Arc::clone(&config), calls.clone());
+        let generator = Generator::new(
+            store.clone(),
+            admission,
+            workers.clone(),
+            usage,
+            Arc::clone(&config),
+            relays.clone(),
+            calls.clone(),
+        );
+        let inference = Inference::new(generator, store.clone(), workers.clone());
+        let inference =
+            InferenceServiceServer::new(inference).max_decoding_message_size(config.calls.message_bytes_max);
+        let inference = Routes::new(guard.before(inference));
+        let uploads = Uploads::new(registry, workers.clone(), sweeper.clone(), &config.uploads);
+        let defaults = config.tenant_limits;
+        let adapters = Adapters::new(store.clone(), uploads, sweeper.clone(), defaults);
+        let keys = ApiKeys::new(store.clone(), KeyHasher::new(&config.key_pepper), defaults);
+        let most = ADMIN_MESSAGE_BYTES_MAX;
+        let admin = Routes::new(
+            guard.before(TenantServiceServer::new(Tenants::new(store, sweeper)).max_decoding_message_size(most)),
+        )
+        .add_service(guard.before(ApiKeyServiceServer::new(keys).max_decoding_message_size(most)))
+        .add_service(guard.before(AdapterServiceServer::new(adapters).max_decoding_message_size(most)));
+
+        let health = [Health::new(), Health::new()];
+        let reporters = [health[0].reporter(), health[1].reporter()];
+        let reporting = tokio::spawn(report(reporters, workers.watch(), shutdown.clone()));
+        let [inference_health, admin_health] = health;
+        let well = workers.watch();
+        let patience = ms(config.usage.write_wait_ms) + TASKS_END;
+        let task = tokio::spawn(async move {
+            let served = tokio::join!(
+                inference_door.serve(inference, proto::DESCRIPTORS, inference_health, shutdown.clone()),
+                admin_door.serve(admin, proto::DESCRIPTORS, admin_health, shutdown.clone()),
+            );
+            shutdown.trigger();
+            calls.cancel();
+            relays.close();
+            let ending = async {
+                relays.wait().await;
+                rest.cancel();
+                for task in [looking, errands, writing, sweeping, reporting] {
+                    task.await?;
+                }
+                Ok::<_, tokio::task::JoinError>(())
+            };
+            match tokio::time::timeout(patience, ending).await {
+                Ok(ended) => ended?,
+                Err(_) => tracing::error!("tasks of the gateway did not end in time"),
+            }
+            served.0?;
+            served.1?;
+            Ok(())
+        });
+        tracing::info!(inference = %inference_addr, admin = %admin_addr, "gateway listens");
+        Ok(RunningGateway { inference_addr, admin_addr, well, task })
+    }
+}
+
+impl RunningGateway {
+    /// Waits until a worker is well; `false` if the gateway stops before.
+    pub async fn ready(&mut self) -> bool {
+        self.well.wait_for(|well| *well).await.is_ok()
+    }
+
+    /// Waits until everything has ended.
+    pub async fn join(self) -> Result<(), GatewayError> {
+        self.task.await?
+    }
+}
+
+/// A gateway alone: connects what the configuration names, and serves until `shutdown`.
+pub async fn run(config: GatewayConfig, shutdown: Shutdown) -> Result<(), GatewayError> {
+    let store = Store::connect(config.postgres.reveal(), &config.store).await?;
+    let limits: Arc<dyn RateLimits> = if config.redis.is_empty() {
+        tracing::warn!("no Redis is configured: rate limits hold for this process alone");
+        Arc::new(InProcessLimits::default())
+    } else {
+        let timeout = ms(config.limits.redis_timeout_ms);
+        Arc::new(RedisLimits::new(config.redis.reveal(), &config.limits.redis_prefix, timeout)?)
+    };
+    let options = config.registry_options.iter().map(|(key, value)| (key.clone(), value.reveal().to_owned()));
+    let registry = Registry::open(&config.registry, options)?;
+    let backends = Backends { store: store.clone(), limits, registry };
+    Gateway::start(config, backends, shutdown).await?.join().await?;
+    store.close().await;
+    Ok(())
+}
+
+/// Serving while a worker is well and no stop was asked for.
+async fn report(
+    reporters: [tonic_health::server::HealthReporter; 2],
+    mut well: watch::Receiver<bool>,
+    shutdown: Shutdown,
+) {
+    let [inference, admin] = reporters;
+    admin.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    loop {
+        let serving = *well.borrow_and_update();
+        let status =
+            if serving { tonic_health::ServingStatus::Serving } else { tonic_health::ServingStatus::NotServing };
+        inference.set_service_status("", status).await;
+        tokio::select! {
+            () = shutdown.triggered() => break,
+            changed = well.changed() => if changed.is_err() { break },
+        }
+    }
+    for reporter in [inference, admin] {
+        reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+    }
+}

@@ -1,0 +1,87 @@
+//! Looks after the workers: asks each one at intervals how it is, and what base it has when it comes (back).
+
+use std::sync::Arc;
+
+use domain::Digest;
+use futures::future::join_all;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    BaseModel, Inner,
+    peer::{Failure, Peer, Seen},
+};
+use crate::{config::ms, deadline::Deadline};
+
+pub async fn keep_looking(workers: Arc<Inner>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(ms(workers.config.check_interval_ms));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+            () = workers.look.notified() => {}
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = join_all(workers.peers.iter().map(|peer| look(&workers, peer))) => {}
+        }
+        let well = workers.peers.iter().any(|peer| peer.is_well());
+        workers.well.send_if_modified(|before| std::mem::replace(before, well) != well);
+    }
+}
+
+async fn look(workers: &Inner, peer: &Peer) {
+    let deadline = Deadline::in_time(ms(workers.config.call_timeout_ms));
+    let seen = match peer.status(deadline).await {
+        Ok(status) => {
+            let well = peer.is_well() || has_our_base(workers, peer, deadline).await;
+            Seen { well, name: status.worker, waiting: status.waiting, waiting_max: status.waiting_max }
+        }
+        Err(failure) => {
+            tracing::debug!(worker = peer.url(), cause = words(&failure), "worker does not answer");
+            Seen::default()
+        }
+    };
+    let (well, name) = (seen.well, seen.name.clone());
+    if peer.update(seen) != well {
+        tracing::info!(worker = peer.url(), name, well, "worker changed");
+    }
+}
+
+/// The first worker that answers decides which base this gateway serves; the others must have the same.
+async fn has_our_base(workers: &Inner, peer: &Peer, deadline: Deadline) -> bool {
+    let base = match peer.base(deadline).await {
+        Ok(base) => base,
+        Err(failure) => {
+            tracing::warn!(worker = peer.url(), cause = words(&failure), "worker does not tell its base");
+            return false;
+        }
+    };
+    let Ok(digest) = base.digest.parse::<Digest>() else {
+        tracing::error!(worker = peer.url(), "worker tells a malformed base digest");
+        return false;
+    };
+    let inventory = match serde_json::from_slice::<adapters::Base>(&base.inventory_json) {
+        Ok(inventory) => inventory,
+        Err(error) => {
+            tracing::error!(worker = peer.url(), %error, "worker tells an unreadable inventory of its base");
+            return false;
+        }
+    };
+    let ours = workers.base.get_or_init(|| {
+        tracing::info!(worker = peer.url(), base = %digest, "base model known");
+        Arc::new(BaseModel { digest, context_length: base.context_length, inventory })
+    });
+    if ours.digest != digest {
+        tracing::error!(worker = peer.url(), theirs = %digest, ours = %ours.digest, "worker refused: it has another base");
+    }
+    ours.digest == digest
+}
+
+fn words(failure: &Failure) -> &str {
+    match failure {
+        Failure::Refused(fault) | Failure::Full(fault) => &fault.message,
+        Failure::Gone { cause, .. } => cause,
+    }
+}

@@ -1,0 +1,225 @@
+//! One worker: its connection, what is known of its health and load, and calls to it.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use chassis::{
+    status::{fault_of, request_id_of},
+    trace_context,
+};
+use domain::{Fault, Reason, RequestId};
+use proto::worker::{self as wire, worker_service_client::WorkerServiceClient};
+use tonic::{
+    Request, Status,
+    metadata::{Ascii, MetadataValue},
+    transport::{Channel, Endpoint},
+};
+
+use super::{Answer, Job, Pin, WorkersError, wire as convert};
+use crate::{
+    config::{WorkersConfig, ms},
+    deadline::Deadline,
+    guard::REQUEST_ID,
+};
+
+/// A worker that has gone silent is noticed after interval plus timeout, also in the middle of an answer.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The worker may take this much longer than we wait, so that whose clock runs out first is never in doubt.
+const DEADLINE_SLACK: Duration = Duration::from_millis(20);
+
+pub struct Peer {
+    url: String,
+    client: WorkerServiceClient<Channel>,
+    token: MetadataValue<Ascii>,
+    in_flight_max: usize,
+    in_flight: AtomicUsize,
+    seen: Mutex<Seen>,
+}
+
+/// What the last look has shown.
+#[derive(Clone, Default)]
+pub struct Seen {
+    pub well: bool,
+    /// How it calls itself.
+    pub name: String,
+    pub waiting: u32,
+    pub waiting_max: u32,
+}
+
+/// Why a worker did not do what it was asked.
+pub enum Failure {
+    /// It is the request's fault: another worker would say the same.
+    Refused(Fault),
+    /// The queue of this one is full.
+    Full(Fault),
+    /// It is this worker's fault. `unwell`: expect nothing of it until the next look.
+    Gone { cause: String, unwell: bool },
+}
+
+/// Counts as running on a worker while it lives.
+pub struct Busy(Arc<Peer>);
+
+impl Peer {
+    pub fn new(url: &str, token: &MetadataValue<Ascii>, config: &WorkersConfig) -> Result<Self, WorkersError> {
+        let endpoint = Endpoint::from_shared(url.to_owned())
+            .map_err(|error| WorkersError::Url { url: url.to_owned(), fault: error.to_string() })?;
+        let channel = endpoint
+            .connect_timeout(ms(config.connect_timeout_ms))
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .keep_alive_while_idle(true)
+            .connect_lazy();
+        Ok(Self {
+            url: url.to_owned(),
+            client: WorkerServiceClient::new(channel).max_decoding_message_size(config.message_bytes_max),
+            token: token.clone(),
+            in_flight_max: config.in_flight_max,
+            in_flight: AtomicUsize::new(0),
+            seen: Mutex::default(),
+        })
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub fn is_well(&self) -> bool {
+        self.seen().well
+    }
+
+    /// Better somewhere else, if there is somewhere else.
+    pub fn is_busy(&self) -> bool {
+        let seen = self.seen();
+        let queue_is_full = seen.waiting_max > 0 && seen.waiting >= seen.waiting_max;
+        queue_is_full || self.load() >= self.in_flight_max
+    }
+
+    /// Answers of this gateway that run there.
+    pub fn load(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    pub fn seen(&self) -> Seen {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Remembers what a look has shown; says whether it was well before.
+    pub fn update(&self, seen: Seen) -> bool {
+        std::mem::replace(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner), seen).well
+    }
+
+    pub fn mark_unwell(&self) {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).well = false;
+    }
+
+    pub async fn status(&self, deadline: Deadline) -> Result<wire::Status, Failure> {
+        let request = self.dress(wire::GetStatusRequest {}, None, deadline);
+        bounded(deadline, self.client.clone().get_status(request)).await
+    }
+
+    pub async fn base(&self, deadline: Deadline) -> Result<wire::Base, Failure> {
+        let request = self.dress(wire::GetBaseRequest {}, None, deadline);
+        bounded(deadline, self.client.clone().get_base(request)).await
+    }
+
+    pub async fn tokenize(
+        &self,
+        message: wire::TokenizeRequest,
+        id: RequestId,
+        deadline: Deadline,
+    ) -> Result<Vec<u32>, Failure> {
+        let request = self.dress(message, Some(id), deadline);
+        Ok(bounded(deadline, self.client.clone().tokenize(request)).await?.ids)
+    }
+
+    pub async fn probe(&self, pin: Pin, id: RequestId, deadline: Deadline) -> Result<f64, Failure> {
+        let message = wire::ProbeAdapterRequest { adapter: Some(convert::pin(pin)) };
+        let request = self.dress(message, Some(id), deadline);
+        Ok(bounded(deadline, self.client.clone().probe_adapter(request)).await?.max_delta)
+    }
+
+    /// Starts a generation and waits for its first step.
+    pub async fn generate(
+        self: &Arc<Self>,
+        job: &Job,
+        deadline: Deadline,
+        reached: &mut impl FnMut(Option<&str>),
+    ) -> Result<Answer, Failure> {
+        let busy = Busy::on(self);
+        let request = self.dress(convert::job(job), Some(job.id), deadline);
+        let mut steps = bounded(deadline, self.client.clone().generate(request)).await?;
+        let name = self.seen().name;
+        reached(Some(if name.is_empty() { &self.url } else { &name }));
+        let first = tokio::time::timeout_at(deadline.instant(), steps.message()).await;
+        match first.map_err(|_| Failure::Refused(Deadline::fault()))?.map_err(|status| judge(&status, deadline))? {
+            Some(first) => Ok(Answer::new(convert::step(first)?, steps, busy, deadline)),
+            None => Err(Failure::Gone { cause: "the stream ended before it began".to_owned(), unwell: false }),
+        }
+    }
+
+    fn dress<T>(&self, message: T, id: Option<RequestId>, deadline: Deadline) -> Request<T> {
+        let mut request = Request::new(message);
+        request.set_timeout(deadline.left() + DEADLINE_SLACK);
+        let metadata = request.metadata_mut();
+        metadata.insert("authorization", self.token.clone());
+        if let Some(id) = id.and_then(|id| id.to_string().parse().ok()) {
+            metadata.insert(REQUEST_ID, id);
+        }
+        trace_context::inject(metadata);
+        request
+    }
+}
+
+impl Busy {
+    fn on(peer: &Arc<Peer>) -> Self {
+        peer.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(peer))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn bounded<T>(
+    deadline: Deadline,
+    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+) -> Result<T, Failure> {
+    match tokio::time::timeout_at(deadline.instant(), call).await {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) => Err(judge(&status, deadline)),
+        Err(_) => Err(Failure::Refused(Deadline::fault())),
+    }
+}
+
+/// Whose fault is it? A status that carries no request id was not made by a worker but by a broken connection.
+pub fn judge(status: &Status, deadline: Deadline) -> Failure {
+    if deadline.is_over() {
+        return Failure::Refused(Deadline::fault());
+    }
+    let fault = fault_of(status);
+    if request_id_of(status).is_none() {
+        return Failure::Gone { cause: status.to_string(), unwell: true };
+    }
+    match fault.reason {
+        Reason::QueueFull => Failure::Full(fault),
+        Reason::DeadlineExceeded => Failure::Refused(Deadline::fault()),
+        Reason::Internal | Reason::Cancelled => Failure::Gone { cause: fault.message, unwell: false },
+        Reason::WorkerUnavailable
+        | Reason::ShuttingDown
+        | Reason::Unauthenticated
+        | Reason::PermissionDenied
+        | Reason::Unimplemented
+        | Reason::BaseMismatch => Failure::Gone { cause: fault.message, unwell: true },
+        _ => Failure::Refused(fault),
+    }
+}

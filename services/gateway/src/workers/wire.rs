@@ -1,0 +1,84 @@
+//! Our types to and from `banyan.worker.v1`.
+
+use domain::{Digest, Sampling};
+use proto::{v1, worker as wire};
+use store::FinishReason;
+
+use super::{Finished, Job, Pin, Step, peer::Failure};
+use crate::{meter::Used, parse::Input};
+
+pub fn pin(pin: Pin) -> wire::AdapterPin {
+    wire::AdapterPin { tenant_id: pin.tenant.to_string(), digest: pin.digest.to_string() }
+}
+
+pub fn job(job: &Job) -> wire::GenerateRequest {
+    wire::GenerateRequest {
+        request_id: job.id.to_string(),
+        tenant_id: job.share_group.to_string(),
+        adapter: job.pin.map(pin),
+        prompt: job.prompt.clone(),
+        sampling: Some(sampling(job.sampling)),
+        max_tokens: job.max_tokens,
+        stop: job.stop.clone(),
+        logprobs: job.logprobs,
+        ignore_eos: job.ignore_eos,
+        base_digest: job.base.to_string(),
+    }
+}
+
+pub fn tokenize(input: &Input) -> wire::TokenizeRequest {
+    use wire::tokenize_request::Input as Wire;
+    let input = match input {
+        Input::Prompt(text) => Wire::Prompt(text.clone()),
+        Input::Tokens(ids) => Wire::Tokens(v1::TokenIds { ids: ids.clone() }),
+        Input::Chat(messages) => {
+            let messages = messages.iter().cloned();
+            let messages = messages.map(|(role, content)| v1::ChatMessage { role, content }).collect();
+            Wire::Chat(v1::ChatMessages { messages })
+        }
+    };
+    wire::TokenizeRequest { input: Some(input) }
+}
+
+/// A step that makes no sense is the worker's fault.
+pub fn step(step: wire::GenerateResponse) -> Result<Step, Failure> {
+    let finished = step.finish.map(finished).transpose()?;
+    Ok(Step { text: step.text, tokens: step.tokens, finished })
+}
+
+fn finished(finish: wire::WorkerFinish) -> Result<Finished, Failure> {
+    let nonsense = |cause: &str| Failure::Gone { cause: cause.to_owned(), unwell: false };
+    let reason = match v1::FinishReason::try_from(finish.reason) {
+        Ok(v1::FinishReason::Eos) => FinishReason::Eos,
+        Ok(v1::FinishReason::Stop) => FinishReason::Stop,
+        Ok(v1::FinishReason::Length) => FinishReason::Length,
+        _ => return Err(nonsense("a finish without a reason")),
+    };
+    let usage = finish.usage.ok_or_else(|| nonsense("a finish without usage"))?;
+    let digest = |text: &str| text.parse::<Digest>().map_err(|_| nonsense("a finish with a malformed digest"));
+    let adapter = if finish.adapter_digest.is_empty() { None } else { Some(digest(&finish.adapter_digest)?) };
+    Ok(Finished {
+        reason,
+        used: Used {
+            worker: finish.worker,
+            prompt_tokens: usage.prompt_tokens.into(),
+            cached_prompt_tokens: usage.cached_prompt_tokens.into(),
+            completion_tokens: usage.completion_tokens.into(),
+        },
+        base: digest(&finish.base_digest)?,
+        adapter,
+    })
+}
+
+fn sampling(sampling: Sampling) -> v1::Sampling {
+    v1::Sampling {
+        temperature: Some(sampling.temperature),
+        top_p: Some(sampling.top_p),
+        top_k: Some(sampling.top_k),
+        min_p: Some(sampling.min_p),
+        repetition_penalty: Some(sampling.repetition_penalty),
+        presence_penalty: Some(sampling.presence_penalty),
+        frequency_penalty: Some(sampling.frequency_penalty),
+        seed: Some(sampling.seed),
+    }
+}
