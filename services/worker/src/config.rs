@@ -1,0 +1,94 @@
+//! What a worker may be told. `defaults.toml` documents every setting.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use chassis::{
+    config::{Secret, Validate},
+    server::ListenConfig,
+    telemetry::TelemetryConfig,
+};
+use engine::EngineConfig;
+use serde::{Deserialize, Serialize};
+
+/// The compiled-in defaults; also the documentation of every key.
+pub const DEFAULTS: &str = include_str!("../defaults.toml");
+/// Environment variables that override begin with this.
+pub const ENV_PREFIX: &str = "BANYAN_WORKER_";
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkerConfig {
+    pub name: String,
+    pub base: PathBuf,
+    pub base_names: Vec<String>,
+    pub dtype: Dtype,
+    pub registry: String,
+    pub cluster_token: Secret,
+    pub fetch_timeout_ms: u64,
+    pub message_bytes_max: usize,
+    pub tokenize_concurrent_max: usize,
+    pub health_interval_ms: u64,
+    pub listen: ListenConfig,
+    pub engine: EngineConfig,
+    pub registry_options: BTreeMap<String, Secret>,
+    pub telemetry: TelemetryConfig,
+}
+
+/// How the weights of the base are held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    F32,
+    Bf16,
+}
+
+impl From<Dtype> for engine::model::Dtype {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Self::F32,
+            Dtype::Bf16 => Self::Bf16,
+        }
+    }
+}
+
+impl Validate for WorkerConfig {
+    fn faults(&self) -> Vec<String> {
+        let rules = [
+            (!self.base.as_os_str().is_empty(), "base: must name the folder of the base checkpoint"),
+            (!self.registry.is_empty(), "registry: must say where adapters are kept"),
+            (!self.cluster_token.is_empty(), "cluster_token: must be set, and the same as the gateway's"),
+            (self.fetch_timeout_ms > 0, "fetch_timeout_ms: must be at least 1"),
+            (self.message_bytes_max >= 1 << 16, "message_bytes_max: must be at least 65536"),
+            (self.tokenize_concurrent_max > 0, "tokenize_concurrent_max: must be at least 1"),
+            (self.health_interval_ms > 0, "health_interval_ms: must be at least 1"),
+        ];
+        let mut faults: Vec<_> =
+            rules.into_iter().filter(|(holds, _)| !holds).map(|(_, fault)| fault.to_owned()).collect();
+        faults.extend(self.engine.check().err().map(|fault| format!("engine: {fault}")));
+        faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(overrides: &str) -> Result<WorkerConfig, chassis::config::ConfigError> {
+        let table = overrides.parse().expect("toml");
+        chassis::config::load(DEFAULTS, None, "BANYAN_WORKER_TEST_NONE_", &table)
+    }
+
+    #[test]
+    fn the_defaults_need_only_what_nobody_else_can_know() {
+        let faults = load("").expect_err("incomplete").faults;
+        assert_eq!(faults.len(), 3, "{faults:?}");
+        let config = load("base = 'b'\nregistry = 'r'\ncluster_token = 't'").expect("complete");
+        assert_eq!(config.engine, EngineConfig::default(), "defaults.toml and the engine agree");
+    }
+
+    #[test]
+    fn impossible_limits_are_named() {
+        let fault = load("base = 'b'\nregistry = 'r'\ncluster_token = 't'\n[engine]\nwaiting_max = 0").expect_err("zero");
+        assert!(fault.to_string().contains("waiting_max"), "{fault}");
+    }
+}

@@ -1,0 +1,45 @@
+//! Load, residency and health of the engine, as the wire and the health service want them.
+
+use std::time::Duration;
+
+use domain::{Fault, Reason};
+use engine::EngineHandle;
+use proto::worker as wire;
+
+/// The base is on its way; loading takes seconds.
+pub fn not_loaded() -> Fault {
+    Fault::new(Reason::WorkerUnavailable, "the worker is still loading its base model")
+        .retry_after(Duration::from_secs(1))
+}
+
+pub fn of(name: &str, engine: &EngineHandle) -> wire::Status {
+    let status = engine.status();
+    let residents = status.residents.iter().map(|resident| wire::ResidentAdapter {
+        adapter: Some(wire::AdapterPin {
+            tenant_id: resident.key.tenant.to_string(),
+            digest: resident.key.digest.to_string(),
+        }),
+        bytes: resident.bytes,
+        leases: count(resident.leases),
+        loading: resident.loading,
+    });
+    wire::Status {
+        worker: name.to_owned(),
+        running: count(status.running),
+        waiting: count(status.waiting),
+        waiting_max: count(status.waiting_max),
+        kv_blocks_total: count(status.kv_blocks_total),
+        kv_blocks_free: count(status.kv_blocks_free),
+        kv_blocks_cached: count(status.kv_blocks_cached),
+        adapter_bytes: status.adapter_bytes,
+        adapter_bytes_max: status.adapter_bytes_max,
+        residents: residents.collect(),
+        prompt_tokens_total: status.totals.scheduler.prompt_tokens,
+        cached_prompt_tokens_total: status.totals.scheduler.cached_prompt_tokens,
+        completion_tokens_total: status.totals.completion_tokens,
+    }
+}
+
+fn count(value: usize) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
