@@ -252,3 +252,6 @@ fn usage(sequence: &Sequence) -> Usage {
         completion_tokens: sequence.answer.completion_tokens(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -106,6 +106,15 @@ impl EngineHandle {
         self.shared.bounds.tokens_max()
     }
 
+    /// A handle on the same engine that lets everything in. For tests of what must not happen.
+    #[cfg(test)]
+    pub(crate) fn without_bounds(&self) -> Self {
+        let Shared { model, text, bounds, inbox, board, .. } = &*self.shared;
+        let bounds = Bounds { vocab_size: usize::MAX, ..bounds.clone() };
+        let thread = std::thread::spawn(|| ());
+        Self::new(Arc::clone(model), text.clone(), bounds, Arc::clone(inbox), Arc::clone(board), thread)
+    }
+
     fn not_taken(&self, reason: &NotTaken) -> Fault {
         let config = &self.shared.bounds.config;
         let fault = match reason {

@@ -1,0 +1,8 @@
+//! The engine on the shipped base model and industry adapters: same tokens whatever the company, nothing lost, nothing
+//! leaked, every limit said aloud.
+
+mod adapters_in_memory;
+mod answers;
+mod limits;
+mod same_tokens;
+mod support;
