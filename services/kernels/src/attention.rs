@@ -164,8 +164,12 @@ impl Task<'_> {
                     }
                 }
             }
-            for (i, [even, odd]) in acc.iter().enumerate() {
-                let sum = std::array::from_fn(|v| simd.add_f32s(even[v], odd[v]));
+            for i in 0..QUERIES {
+                let [even, odd] = acc[i];
+                let mut sum = even;
+                for v in 0..V {
+                    sum[v] = simd.add_f32s(even[v], odd[v]);
+                }
                 scores[i * width + block * BLOCK_TOKENS..][..BLOCK_TOKENS].copy_from_slice(&spread::<S, V>(&sum));
             }
         }

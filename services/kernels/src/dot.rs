@@ -13,72 +13,102 @@ pub const TILE_OUTPUTS: usize = 4;
 /// Rows of one tile.
 pub const TILE_ROWS: usize = 4;
 
+/// Elements of one step of the loop; rows are padded to whole steps.
+pub const STEP_ELEMENTS: usize = 2 * LANES;
+
 /// One padded row of weights, as it lies in memory.
 pub trait WeightRow: Copy {
-    /// Hints how many vectors one [`WeightRow::load`] step covers: 1 for f32, 2 for packed bf16.
-    const STEP: usize;
+    /// The row as registers.
+    type Registers<S: Simd>: Copy;
 
-    /// Widened vectors of step `step`: elements `16 · STEP · step ..`, in order, `V` registers for 16 elements.
-    fn load<S: Simd, const V: usize>(self, simd: S, step: usize) -> [[S::f32s; V]; 2];
+    fn registers<S: Simd>(self) -> Self::Registers<S>;
+
+    /// The 32 elements of step `step`, widened and in order, `V` registers for 16 of them.
+    fn load<S: Simd, const V: usize>(simd: S, row: Self::Registers<S>, step: usize) -> [[S::f32s; V]; 2];
 }
 
-impl WeightRow for &[f32] {
-    const STEP: usize = 1;
+impl<'a> WeightRow for &'a [f32] {
+    type Registers<S: Simd> = &'a [S::f32s];
 
     #[inline(always)]
-    fn load<S: Simd, const V: usize>(self, simd: S, step: usize) -> [[S::f32s; V]; 2] {
-        let first = load16::<S, V>(S::as_simd_f32s(self).0, step);
-        [first, [simd.splat_f32s(0.0); V]]
+    fn registers<S: Simd>(self) -> &'a [S::f32s] {
+        S::as_simd_f32s(self).0
+    }
+
+    #[inline(always)]
+    fn load<S: Simd, const V: usize>(simd: S, row: &'a [S::f32s], step: usize) -> [[S::f32s; V]; 2] {
+        let mut wide = [[simd.splat_f32s(0.0); V]; 2];
+        for v in 0..V {
+            wide[0][v] = row[2 * step * V + v];
+            wide[1][v] = row[(2 * step + 1) * V + v];
+        }
+        wide
     }
 }
 
-impl WeightRow for &[u32] {
-    const STEP: usize = 2;
+impl<'a> WeightRow for &'a [u32] {
+    type Registers<S: Simd> = &'a [S::u32s];
 
     #[inline(always)]
-    fn load<S: Simd, const V: usize>(self, simd: S, step: usize) -> [[S::f32s; V]; 2] {
-        let words = &S::as_simd_u32s(self).0[step * V..][..V];
+    fn registers<S: Simd>(self) -> &'a [S::u32s] {
+        S::as_simd_u32s(self).0
+    }
+
+    #[inline(always)]
+    fn load<S: Simd, const V: usize>(simd: S, row: &'a [S::u32s], step: usize) -> [[S::f32s; V]; 2] {
         let shift = simd.splat_u32s(16);
         let mask = simd.splat_u32s(0xffff_0000);
         let mut wide = [[simd.splat_f32s(0.0); V]; 2];
         for v in 0..V {
-            wide[0][v] = simd.transmute_f32s_u32s(simd.wrapping_dyn_shl_u32s(words[v], shift));
-            wide[1][v] = simd.transmute_f32s_u32s(simd.and_u32s(words[v], mask));
+            let words = row[step * V + v];
+            wide[0][v] = simd.transmute_f32s_u32s(simd.wrapping_dyn_shl_u32s(words, shift));
+            wide[1][v] = simd.transmute_f32s_u32s(simd.and_u32s(words, mask));
         }
         wide
     }
 }
 
 /// `out[r][o] = Σ x[r][i] · w[o][i]` for `R` rows and `O` outputs. All slices are padded to whole steps.
+///
+/// Plain loops only: a closure that is not inlined would lose the instruction set.
 #[inline(always)]
 pub fn tile<S: Simd, W: WeightRow, const V: usize, const R: usize, const O: usize>(
     simd: S,
     x: [&[f32]; R],
     w: [W; O],
 ) -> [[f32; O]; R] {
-    let steps = x[0].len() / (LANES * W::STEP);
-    let x = x.map(|row| S::as_simd_f32s(row).0);
+    let steps = x[0].len() / (STEP_ELEMENTS);
+    let mut inputs: [&[S::f32s]; R] = [&[]; R];
+    for r in 0..R {
+        inputs[r] = &S::as_simd_f32s(x[r]).0[..steps * 2 * V];
+    }
+    let mut weights = [w[0].registers::<S>(); O];
+    for o in 0..O {
+        weights[o] = w[o].registers::<S>();
+    }
     let mut acc = [[[simd.splat_f32s(0.0); V]; O]; R];
     for step in 0..steps {
-        let weights = w.map(|row| row.load::<S, V>(simd, step));
-        for part in 0..W::STEP {
+        let mut wide = [[[simd.splat_f32s(0.0); V]; 2]; O];
+        for o in 0..O {
+            wide[o] = W::load::<S, V>(simd, weights[o], step);
+        }
+        for part in 0..2 {
             for r in 0..R {
-                let input = load16::<S, V>(x[r], step * W::STEP + part);
-                for o in 0..O {
-                    for v in 0..V {
-                        acc[r][o][v] = simd.mul_add_f32s(input[v], weights[o][part][v], acc[r][o][v]);
+                for v in 0..V {
+                    let input = inputs[r][(step * 2 + part) * V + v];
+                    for o in 0..O {
+                        acc[r][o][v] = simd.mul_add_f32s(input, wide[o][part][v], acc[r][o][v]);
                     }
                 }
             }
         }
     }
-    acc.map(|row| row.map(|lanes| sum_lanes(&spread::<S, V>(&lanes))))
-}
-
-#[inline(always)]
-fn load16<S: Simd, const V: usize>(row: &[S::f32s], index: usize) -> [S::f32s; V] {
-    let mut out = [row[index * V]; V];
-    out.copy_from_slice(&row[index * V..][..V]);
+    let mut out = [[0.0; O]; R];
+    for r in 0..R {
+        for o in 0..O {
+            out[r][o] = sum_lanes(&spread::<S, V>(&acc[r][o]));
+        }
+    }
     out
 }
 

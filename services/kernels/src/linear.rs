@@ -170,8 +170,11 @@ impl<W: WeightRows> Block<'_, W> {
         let row = |r: usize| &x[r * stride..][..stride];
         let mut r = 0;
         while r + R <= rows {
-            let x = std::array::from_fn::<_, R, _>(|i| row(r + i));
-            rows_of_block::<S, W, V, R, O>(simd, x, w, &mut out[r * width..][..R * width], width);
+            let mut tile = [row(r); R];
+            for i in 1..R {
+                tile[i] = row(r + i);
+            }
+            rows_of_block::<S, W, V, R, O>(simd, tile, w, &mut out[r * width..][..R * width], width);
             r += R;
         }
         while r < rows {
@@ -191,7 +194,10 @@ fn rows_of_block<S: Simd, W: WeightRows, const V: usize, const R: usize, const O
 ) {
     let mut o = 0;
     while o + O <= width {
-        let weights = std::array::from_fn::<_, O, _>(|i| w.row(o + i));
+        let mut weights = [w.row(o); O];
+        for i in 1..O {
+            weights[i] = w.row(o + i);
+        }
         let sums = dot::tile::<S, W::Row, V, R, O>(simd, x, weights);
         for r in 0..R {
             out[r * width + o..][..O].copy_from_slice(&sums[r]);
@@ -265,7 +271,7 @@ mod tests {
 
     #[test]
     fn every_instruction_set_gives_the_same_bits() {
-        let (rows, inputs, outputs) = (5, 80, 23);
+        let (rows, inputs, outputs) = (5, 96, 23);
         let x = values(rows * inputs, 8);
         let w = values(outputs * inputs, 9);
         let mut best = vec![0.0; rows * outputs];

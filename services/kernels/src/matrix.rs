@@ -4,6 +4,7 @@ use half::bf16;
 use rayon::prelude::*;
 
 use crate::LANES;
+use crate::dot::STEP_ELEMENTS;
 
 /// How the elements of a [`Matrix`] are held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,15 +38,16 @@ impl Matrix {
         storage: Storage,
         fill: impl Fn(usize, &mut [f32]) + Sync,
     ) -> Matrix {
+        assert!(outputs > 0 && inputs > 0, "a matrix has rows and columns");
         match storage {
             Storage::F32 => {
-                let stride = inputs.next_multiple_of(LANES).max(LANES);
+                let stride = inputs.next_multiple_of(STEP_ELEMENTS);
                 let mut data = vec![0.0; outputs * stride];
                 data.par_chunks_mut(stride).enumerate().for_each(|(i, row)| fill(i, &mut row[..inputs]));
                 Matrix { outputs, inputs, stride, data: Data::F32(data) }
             }
             Storage::Bf16 => {
-                let stride = inputs.next_multiple_of(2 * LANES).max(2 * LANES);
+                let stride = inputs.next_multiple_of(STEP_ELEMENTS);
                 let mut data = vec![0; outputs * stride / 2];
                 data.par_chunks_mut(stride / 2).enumerate().for_each_init(
                     || vec![0.0; stride],
