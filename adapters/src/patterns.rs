@@ -8,7 +8,6 @@ mod python;
 mod targets;
 
 pub use python::{Pattern, PatternError};
-pub(crate) use targets::saved_pattern;
 pub use targets::{LayersPattern, Names, Selector, Targets, Verdict};
 
 use crate::limits::Limits;
@@ -60,6 +59,11 @@ struct Key {
 
 impl Key {
     fn compile(text: String, limits: &Limits) -> Result<Key, PatternError> {
+        if refers_to_second_group(&text) {
+            // the second group of the whole pattern is the one around the key, still open inside it
+            let fault = r"refers to the group `\2`, which is the key itself".to_owned();
+            return Err(PatternError { pattern: crate::refusal::clip(&text, 128), fault });
+        }
         let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.');
         let pattern = match plain {
             true => None,
@@ -78,4 +82,14 @@ impl Key {
         let fits = tail.iter().zip(self.text.bytes()).all(|(found, wanted)| wanted == b'.' || *found == wanted);
         Ok(fits && (before.is_empty() || before.ends_with(b".")))
     }
+}
+
+fn refers_to_second_group(text: &str) -> bool {
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        if c == '\\' && chars.next() == Some('2') && !chars.clone().next().is_some_and(|next| next.is_ascii_digit()) {
+            return true;
+        }
+    }
+    false
 }

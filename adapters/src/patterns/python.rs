@@ -29,6 +29,11 @@ impl Pattern {
         Pattern::compile(text, format!(r"\A(?:{text})\z"), limits)
     }
 
+    /// For the pattern by which `modules_to_save` keeps adapters away from a module and what is below it.
+    pub fn saved(name: &str, limits: &Limits) -> Result<Pattern, PatternError> {
+        Pattern::starting(name, &format!(r"(^|.*\.){name}($|\..*)"), limits)
+    }
+
     /// For `re.match(regex, name)`, where PEFT has built `regex` around `text` of the config.
     pub(super) fn starting(text: &str, regex: &str, limits: &Limits) -> Result<Pattern, PatternError> {
         Pattern::compile(text, format!(r"\A(?:{regex})"), limits)
@@ -87,6 +92,15 @@ fn means_the_same(pattern: &str) -> Result<(), String> {
                 Some(_) => class = class.map(|position| position + 1),
                 None => return Err("ends in a backslash".into()),
             },
+            ('{', None) => {
+                let rest: String = chars.clone().take_while(|c| *c != '}').collect();
+                if !counts_up(&rest) {
+                    return Err(format!(
+                        "holds the repetition {{{}}}; write both bounds, the lower one first",
+                        clip(&rest, 16)
+                    ));
+                }
+            }
             ('[', None) => {
                 class = Some(0);
                 chars.next_if_eq(&'^');
@@ -102,4 +116,14 @@ fn means_the_same(pattern: &str) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Whether `m`, `m,` or `m,n` with m <= n. (`,n` and what is no repetition at all are read differently.)
+fn counts_up(bounds: &str) -> bool {
+    let number = |text: &str| text.parse::<u32>().ok();
+    match bounds.split_once(',') {
+        None => number(bounds).is_some(),
+        Some((low, "")) => number(low).is_some(),
+        Some((low, high)) => matches!((number(low), number(high)), (Some(low), Some(high)) if low <= high),
+    }
 }

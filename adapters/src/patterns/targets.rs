@@ -116,8 +116,3 @@ impl LayersPattern {
         Ok(None)
     }
 }
-
-/// The pattern by which `modules_to_save` keeps adapters away from a module and what is below it.
-pub(crate) fn saved_pattern(name: &str, limits: &Limits) -> Result<Pattern, PatternError> {
-    Pattern::starting(name, &format!(r"(^|.*\.){name}($|\..*)"), limits)
-}

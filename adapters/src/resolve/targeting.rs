@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::base::{LM_HEAD, ModuleKind};
 use crate::config::{LoraConfig, TargetModules};
 use crate::limits::Limits;
-use crate::patterns::{LayersPattern, Pattern, PatternError, PatternMap, Selector, Targets, Verdict, saved_pattern};
+use crate::patterns::{LayersPattern, Pattern, PatternError, PatternMap, Selector, Targets, Verdict};
 use crate::plan::NoteCode;
 use crate::refusal::Code;
 
@@ -134,7 +134,7 @@ fn rules(config: &LoraConfig, sites: &Sites, limits: &Limits) -> Result<Targets,
     Ok(Targets {
         target: selector(&config.target_modules)?,
         exclude: config.exclude_modules.as_ref().map(selector).transpose()?,
-        saved: config.modules_to_save.iter().map(|name| saved_pattern(name, limits)).collect::<Result<_, _>>()?,
+        saved: config.modules_to_save.iter().map(|name| Pattern::saved(name, limits)).collect::<Result<_, _>>()?,
         layers: config.layers.clone(),
         layers_pattern: LayersPattern::compile(&config.layers_pattern, limits)?,
     })
