@@ -6,11 +6,11 @@ mod inference;
 mod local;
 mod process;
 
-pub use admin::{AdapterArgs, AdapterVerb, KeyArgs, KeyVerb, LimitArgs, TenantArgs, TenantVerb};
+pub use admin::{AdapterArgs, AdapterVerb, KeyArgs, KeyVerb, LimitArgs, RoleArg, TenantArgs, TenantVerb};
 pub use connection::{ConnectionArgs, DataArgs};
 pub use inference::{ChatArgs, GenerateArgs, ModelsArgs, SamplingArgs};
 pub use local::{BenchArgs, DtypeArg, InspectArgs, ScoreArgs, ShapeArgs};
-pub use process::{GatewayArgs, LogFormatArg, UpArgs, WorkerArgs};
+pub use process::{ConfigArgs, GatewayArgs, LogArgs, LogFormatArg, UpArgs, WorkerArgs};
 
 use clap::{Parser, Subcommand};
 

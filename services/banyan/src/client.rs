@@ -3,7 +3,7 @@
 
 mod upload;
 
-pub use upload::{Uploaded, size as upload_bytes, upload};
+pub use upload::{size as upload_bytes, upload};
 
 use std::time::Duration;
 

@@ -11,6 +11,7 @@ pub mod failure;
 mod inference;
 pub mod inspect;
 mod local_adapter;
+mod local_base;
 mod output;
 mod private_file;
 pub mod process;

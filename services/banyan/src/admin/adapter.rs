@@ -94,7 +94,7 @@ async fn push(
     })
     .await;
     bar.finish_and_clear();
-    let version = sent?.version;
+    let version = sent?;
     if as_json {
         return Ok(output::print_json(&json::version(&version))?);
     }

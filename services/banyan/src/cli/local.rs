@@ -21,6 +21,9 @@ pub struct InspectArgs {
     /// Folder of the base checkpoint (Hugging Face layout).
     #[arg(long, value_name = "DIR")]
     pub base: PathBuf,
+    /// A name by which adapters may state this base; then any other name is refused. May be given several times.
+    #[arg(long, value_name = "NAME")]
+    pub base_name: Vec<String>,
 }
 
 const SCORE_HELP: &str = "\
@@ -39,7 +42,8 @@ and a last one:
                                          also `completion_perplexity`, over their completions alone
 
 --adapters FILE names an adapter for each line of the input: either a JSON array or one per line, each a
-folder, or `base` (also null or an empty line) for the base alone. So one run scores a mixed batch.
+folder (from the current directory), or `base` (also null or an empty line) for the base alone. So one run
+scores a mixed batch.
 
 Examples:
   banyan score --base ./base lines.jsonl

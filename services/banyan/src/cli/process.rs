@@ -26,6 +26,9 @@ pub struct UpArgs {
     /// Folder of the base checkpoint (Hugging Face layout); the bundled demonstration model by default.
     #[arg(long, value_name = "DIR")]
     pub base: Option<PathBuf>,
+    /// A name by which adapters may state the base; then any other name is refused. May be given several times.
+    #[arg(long, value_name = "NAME")]
+    pub base_name: Vec<String>,
     /// Folder whose subfolders are adapters to import on the first start; the bundled ones by default.
     #[arg(long, value_name = "DIR")]
     pub industries: Option<PathBuf>,
@@ -110,6 +113,9 @@ pub struct GatewayArgs {
     /// A worker's address; may be given several times.
     #[arg(long, value_name = "URL")]
     pub worker: Vec<String>,
+    /// Bring the database's schema up to date before listening.
+    #[arg(long)]
+    pub migrate: bool,
 }
 
 const WORKER_HELP: &str = "\

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use domain::{Fault, Reason};
+use domain::Reason;
 use proto::v1::{
     Adapter, AdapterVersion, CreateAdapterRequest, UploadAdapterVersionRequest, UploadChunk, UploadStart,
     upload_adapter_version_request::Message,
@@ -24,13 +24,6 @@ const CHUNKS_AHEAD: usize = 4;
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
 
-/// What a finished upload says.
-pub struct Uploaded {
-    pub version: AdapterVersion,
-    /// The adapter did not exist before.
-    pub created: bool,
-}
-
 /// Creates the adapter if it is not there, then uploads `dir` as a version of it and points `alias` (empty: none) at it.
 /// `progress` is called with the bytes sent since the last call.
 ///
@@ -43,10 +36,10 @@ pub async fn upload(
     name: &str,
     alias: &str,
     progress: impl Fn(u64) + Send + 'static,
-) -> Result<Uploaded, Failure> {
+) -> Result<AdapterVersion, Failure> {
     let files = [CONFIG, WEIGHTS].map(|file| (file, dir.join(file)));
     check(dir, &files)?;
-    let created = create(admin, tenant, name).await?;
+    create(admin, tenant, name).await?;
     let parent = format!("tenants/{tenant}/adapters/{name}");
     let start = UploadStart { parent, alias: alias.to_owned() };
     let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
@@ -56,7 +49,7 @@ pub async fn upload(
     let read = reading.await.map_err(|error| Failure::Failed(error.to_string()))?;
     // A file that broke while it was read explains the server's refusal, not the other way round.
     read?;
-    Ok(Uploaded { version: answer?.into_inner(), created })
+    Ok(answer?.into_inner())
 }
 
 /// Bytes that [`upload`] will send.
@@ -77,21 +70,18 @@ fn check(dir: &Path, files: &[(&'static str, PathBuf); 2]) -> Result<(), Failure
     )))
 }
 
-async fn create(admin: &Admin, tenant: &str, name: &str) -> Result<bool, Failure> {
+/// An adapter that is there already is as good.
+async fn create(admin: &Admin, tenant: &str, name: &str) -> Result<(), Failure> {
     let request = CreateAdapterRequest {
         parent: format!("tenants/{tenant}"),
         adapter_id: name.to_owned(),
         adapter: Some(Adapter::default()),
     };
     match admin.adapters().create_adapter(request).await.map_err(Failure::from) {
-        Ok(_) => Ok(true),
-        Err(Failure::Refused { fault, .. }) if exists(&fault) => Ok(false),
+        Ok(_) => Ok(()),
+        Err(Failure::Refused { fault, .. }) if fault.reason == Reason::AlreadyExists => Ok(()),
         Err(failure) => Err(failure),
     }
-}
-
-fn exists(fault: &Fault) -> bool {
-    fault.reason == Reason::AlreadyExists
 }
 
 fn send(

@@ -1,9 +1,10 @@
 //! Flags as configuration: the table that is laid over defaults, file and environment.
 
+use chassis::telemetry::LogFormat;
 use toml::{Table, Value};
 
 use crate::{
-    cli::{DtypeArg, LogArgs, LogFormatArg},
+    cli::{ConfigArgs, DtypeArg, LogArgs, LogFormatArg},
     failure::Failure,
 };
 
@@ -14,6 +15,16 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The pairs and telemetry flags that every process has.
+    ///
+    /// # Errors
+    /// A `--set` that is not KEY=VALUE.
+    pub fn of(args: &ConfigArgs) -> Result<Self, Failure> {
+        let mut settings = Self::from_pairs(&args.set)?;
+        settings.put_log(&args.log);
+        Ok(settings)
+    }
+
     /// # Errors
     /// A `--set` that is not KEY=VALUE.
     pub fn from_pairs(pairs: &[String]) -> Result<Self, Failure> {
@@ -51,7 +62,15 @@ impl Settings {
     }
 }
 
-pub const fn format_name(format: LogFormatArg) -> &'static str {
+/// As telemetry knows it.
+pub const fn format_of(format: LogFormatArg) -> LogFormat {
+    match format {
+        LogFormatArg::Text => LogFormat::Text,
+        LogFormatArg::Json => LogFormat::Json,
+    }
+}
+
+const fn format_name(format: LogFormatArg) -> &'static str {
     match format {
         LogFormatArg::Text => "text",
         LogFormatArg::Json => "json",

@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
+/// What the bundled adapters call the base that they were made for.
+pub const BASE_NAME: &str = "banyan-seed";
+
 /// A folder in PEFT layout, and the name that it is imported under.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Industry {

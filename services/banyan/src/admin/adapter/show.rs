@@ -2,7 +2,6 @@
 
 use domain::{AdapterName, VersionName};
 use proto::v1::{Adapter, AdapterVersion, GetAdapterRequest, GetAdapterVersionRequest, ListAdapterVersionsRequest};
-use serde_json::json;
 
 use super::name::Named;
 use crate::{
