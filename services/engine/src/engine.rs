@@ -104,22 +104,19 @@ impl Engine {
             self.failures_in_a_row = self.config.step_failures_max;
         }
         self.end_all();
-        self.inbox
-            .take(0, false)
-            .submitted
-            .into_iter()
-            .for_each(|mut sequence| sequence.answer.fail(Fault::internal()));
+        self.inbox.take(false).submitted.into_iter().for_each(|mut sequence| sequence.answer.fail(Fault::internal()));
     }
 
     /// One round: what arrived, who is gone, who is next, compute, send. False when it is over.
     fn turn(&mut self) -> bool {
         let idle = self.scheduler.running().is_empty() && !self.scheduler.can_go_on(&self.residents);
-        let arrivals = self.inbox.take(self.scheduler.waiting(), idle);
+        let arrivals = self.inbox.take(idle);
         arrivals.submitted.into_iter().for_each(|sequence| self.scheduler.enqueue(sequence));
         arrivals.loaded.into_iter().for_each(|loaded| self.finish_load(loaded));
         self.scheduler.remove_cancelled();
         self.provide_adapters();
         let slices = self.scheduler.schedule();
+        self.inbox.set_waiting(self.scheduler.waiting());
         if !slices.is_empty() {
             self.step(&slices);
         }
@@ -224,6 +221,7 @@ impl Engine {
         for mut sequence in self.scheduler.remove_all() {
             sequence.answer.fail(Fault::internal());
         }
+        self.inbox.set_waiting(0);
         self.report();
     }
 

@@ -64,11 +64,9 @@ impl EngineHandle {
         Ok(EventStream::new(events, Arc::clone(inbox)))
     }
 
-    /// How the engine was doing after its latest step; requests that it has not seen yet are counted as waiting.
+    /// How the engine was doing after its latest step, and how many requests wait now.
     pub fn status(&self) -> Status {
-        let mut status = self.shared.board.read();
-        status.waiting += self.shared.inbox.unseen();
-        status
+        Status { waiting: self.shared.inbox.waiting(), ..self.shared.board.read() }
     }
 
     /// Waits until a status fulfils `condition`; false if none did in time. Blocks the thread.

@@ -21,7 +21,7 @@ struct State {
     /// The engine knows of `stopping`.
     stop_seen: bool,
     refusing: bool,
-    /// Length of the engine's own queue when it last looked in.
+    /// Length of the engine's own queue.
     waiting: usize,
 }
 
@@ -85,15 +85,21 @@ impl Inbox {
         self.lock().refusing = true;
     }
 
-    /// Requests that the engine has not seen yet.
-    pub fn unseen(&self) -> usize {
-        self.lock().submitted.len()
+    /// Requests that wait, seen by the engine or not.
+    pub fn waiting(&self) -> usize {
+        let state = self.lock();
+        state.waiting + state.submitted.len()
     }
 
-    /// Takes what has come. `waiting` is the length of the engine's queue; `idle`: it has nothing to do, so wait.
-    pub fn take(&self, waiting: usize, idle: bool) -> Arrivals {
+    /// The engine's queue has this length now.
+    pub fn set_waiting(&self, waiting: usize) {
+        self.lock().waiting = waiting;
+    }
+
+    /// Takes what has come; what is submitted is from now on part of the engine's queue. `idle`: the engine has nothing
+    /// to do, so wait.
+    pub fn take(&self, idle: bool) -> Arrivals {
         let mut state = self.lock();
-        state.waiting = waiting;
         let nothing = |state: &mut State| {
             let stop = state.stopping && !state.stop_seen;
             state.submitted.is_empty() && state.loaded.is_empty() && !state.woken && !stop

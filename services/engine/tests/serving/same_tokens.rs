@@ -104,7 +104,7 @@ fn mixture() -> Vec<GenerateRequest> {
         GenerateRequest {
             adapter: (n % 5 != 4).then(|| key(industry)),
             sampling,
-            logprobs: (n % 2 == 0).then_some(2),
+            logprobs: n.is_multiple_of(2).then_some(2),
             ignore_eos: n % 4 == 1,
             max_tokens: 20 + 2 * n as u32,
             ..ask_base(question, 0)
