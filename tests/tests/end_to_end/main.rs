@@ -1,0 +1,8 @@
+//! The platform through its public doors: gateway and workers in this process, on real PostgreSQL and real Redis,
+//! with the shipped base and industry models. Nothing is scripted and nothing is faked.
+
+mod isolation;
+mod platform;
+mod refusals;
+mod streams;
+mod versions;
