@@ -96,6 +96,11 @@ fn write_fault(f: &mut fmt::Formatter<'_>, fault: &Fault, request_id: Option<&st
     write!(f, "{} ({})", fault.message, fault.reason.as_str())?;
     for detail in &fault.details {
         match detail {
+            // A message that says it already is not repeated.
+            Detail::Violation { description, .. }
+            | Detail::Quota { description, .. }
+            | Detail::Precondition { description, .. }
+                if fault.message.contains(description.as_str()) => {}
             Detail::Violation { field, reason, description } => write!(f, "\n  - {reason} {field}: {description}")?,
             Detail::Quota { subject, description } => write!(f, "\n  - {subject}: {description}")?,
             Detail::Precondition { kind, subject, description } => {
@@ -168,9 +173,11 @@ mod tests {
     fn every_violation_the_hint_and_the_request_id_are_printed() {
         let fault = Fault::invalid_all(vec![("top_p".into(), "too big".into()), ("seed".into(), "odd".into())])
             .retry_after(Duration::from_millis(1500));
-        let text = refused(fault.clone()).to_string();
-        for part in ["top_p: too big", "seed: odd", "1.5 s", "r-9"] {
-            assert!(text.contains(part), "{text}");
+        let short = Fault { message: "two faults".into(), ..fault.clone() };
+        for text in [refused(fault.clone()).to_string(), refused(short).to_string()] {
+            for part in ["top_p: too big", "seed: odd", "1.5 s", "r-9"] {
+                assert_eq!(text.matches(part).count(), 1, "{text}");
+            }
         }
         let json = refused(fault).to_json();
         assert_eq!(json["error"]["violations"].as_array().map(Vec::len), Some(2));

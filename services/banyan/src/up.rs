@@ -32,8 +32,15 @@ pub async fn up(args: UpArgs, as_json: bool) -> Outcome {
         () = shutdown.triggered() => return Ok(()),
     };
     banner.print(as_json)?;
-    stack.run(&shutdown).await?;
-    Ok(())
+    let drain = args.drain_seconds;
+    let told = shutdown.triggered();
+    let saying = tokio::spawn(async move {
+        told.await;
+        eprintln!("stopping: running answers may take up to {drain} s; Ctrl-C again stops at once");
+    });
+    let ended = stack.run(&shutdown).await;
+    saying.abort();
+    Ok(ended?)
 }
 
 async fn start(args: &UpArgs, data: &DataDir, shutdown: Shutdown) -> anyhow::Result<(Stack, Banner)> {

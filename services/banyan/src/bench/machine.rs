@@ -11,7 +11,7 @@ pub struct Machine {
     pub cores: usize,
     /// Of the source tree, if it is still there.
     pub commit: String,
-    /// `debug` or `release`.
+    /// Profile: `dev` (which optimises the kernels too) or `release`.
     pub build: &'static str,
 }
 
@@ -21,7 +21,7 @@ impl Machine {
             cpu: cpu().unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
             cores: thread::available_parallelism().map_or(1, usize::from),
             commit: commit().unwrap_or_else(|| "unknown".to_owned()),
-            build: if cfg!(debug_assertions) { "debug" } else { "release" },
+            build: if cfg!(debug_assertions) { "dev" } else { "release" },
         }
     }
 

@@ -143,10 +143,10 @@ pub enum KeyVerb {
 const ADAPTER_HELP: &str = "\
 Examples:
   banyan adapter push ./claims-lora --tenant acme --name claims               upload a version
-  banyan adapter push ./claims-lora --tenant acme --name claims --alias live  and serve it as acme/claims
-  banyan adapter show acme/claims                                             its receipt, module by module
+  banyan adapter push ./claims-lora --tenant acme --name claims --alias live  and serve it
+  banyan adapter show acme/claims                                             its receipt
   banyan adapter promote acme/claims sha256:0f…                               move `live`
-  banyan adapter rollback acme/claims                                         move `live` back
+  banyan adapter rollback acme/claims                                         move it back
 
 DIR holds adapter_config.json and adapter_model.safetensors, as PEFT's save_pretrained writes them.";
 

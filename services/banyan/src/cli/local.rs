@@ -28,22 +28,26 @@ pub struct InspectArgs {
 
 const SCORE_HELP: &str = "\
 Each line of FILE is one of
-  {\"tokens\": [1, 2, 3]}                  taken as they are
-  {\"text\": \"…\"}                          encoded as a plain prompt, with the special tokens that the
-                                         checkpoint's tokenizer adds (as transformers' tokenizer(text))
-  {\"prompt\": \"…\", \"completion\": \"…\"}   encoded as the text prompt + completion; the completion begins at
-                                         the first token that differs from those of the prompt alone
+  {\"tokens\": [1, 2, 3]}
+      token ids, taken as they are
+  {\"text\": \"…\"}
+      encoded as a plain prompt, with the special tokens that the checkpoint's tokenizer adds
+      (as transformers' tokenizer(text))
+  {\"prompt\": \"…\", \"completion\": \"…\"}
+      encoded as the one text prompt + completion; the completion begins at the first token that
+      differs from those of the prompt alone
 
-One JSON object comes out for each line, in order:
-  {\"line\": 1, \"logprobs\": […]}           natural logarithm, one number for each token after the first;
-                                         `completion_start` is the index in it of the first completion token
-and a last one:
-  {\"perplexity\": …, \"tokens\": …}         exp(-mean) over all numbers above; with prompt/completion lines
-                                         also `completion_perplexity`, over their completions alone
+One JSON object comes out for each line, in order, and a last one:
+  {\"line\": 1, \"logprobs\": […]}
+      natural logarithm, one number for each token after the first; with prompt and completion also
+      `completion_start`, the index in it of the first completion token
+  {\"perplexity\": …, \"tokens\": …}
+      exp(-mean) over all numbers above; with prompt/completion lines also `completion_perplexity`
+      and `completion_tokens`, over their completions alone
 
---adapters FILE names an adapter for each line of the input: either a JSON array or one per line, each a
-folder (from the current directory), or `base` (also null or an empty line) for the base alone. So one run
-scores a mixed batch.
+--adapters FILE names an adapter for each line of the input, as a JSON array or one per line: a
+folder (from the current directory), or `base` (also null or an empty line) for the base alone.
+So one run scores a mixed batch.
 
 Examples:
   banyan score --base ./base lines.jsonl
@@ -81,8 +85,9 @@ pub enum DtypeArg {
 }
 
 const BENCH_HELP: &str = "\
-Measures tokens per second of the serving engine: prefill and decode, for batches of 1, 8 and 16 sequences
-with 0, 1 and 16 distinct adapters (random, rank 16, every linear layer). Medians of several runs.
+Measures tokens per second of the serving engine: prefill and decode, for batches of 1, 8 and 16
+sequences with 0, 1 and 16 distinct adapters (random, rank 16, every linear layer), given out in
+turn. Medians of several runs.
 
 Examples:
   banyan bench                                        the bundled base model

@@ -7,9 +7,10 @@ use clap::{Args, ValueEnum};
 use super::{DataArgs, DtypeArg};
 
 const UP_HELP: &str = "\
-The first start makes the data directory: embedded PostgreSQL, generated secrets, the bundled industry models as
-adapters of the tenant `demo`, and an API key in DIR/client.toml, where the client verbs find it. Every later
-start finds all of it again. Ctrl-C lets running answers finish; a second Ctrl-C stops at once.
+The first start makes the data directory: embedded PostgreSQL, generated secrets, the bundled
+industry models as adapters of the tenant `demo`, and an API key in DIR/client.toml, where the
+client verbs find it. Every later start finds all of it again. Ctrl-C lets running answers finish;
+a second Ctrl-C stops at once.
 
 Examples:
   banyan up
@@ -83,12 +84,13 @@ pub enum LogFormatArg {
 }
 
 const GATEWAY_HELP: &str = "\
-Settings come from the compiled-in defaults, then FILE, then the environment (BANYAN_GATEWAY_…), then flags.
+Settings come from the compiled-in defaults, then FILE, then the environment (BANYAN_GATEWAY_…),
+then flags; the later wins.
 
 Examples:
   banyan gateway --dump-config                          every setting, with its default
   banyan gateway --config gateway.toml
-  banyan gateway --config gateway.toml --worker http://10.0.0.5:7080 --worker http://10.0.0.6:7080";
+  banyan gateway --worker http://10.0.0.5:7080 --worker http://10.0.0.6:7080";
 
 /// Start a gateway alone.
 #[derive(Args, Clone, Debug)]
@@ -119,7 +121,8 @@ pub struct GatewayArgs {
 }
 
 const WORKER_HELP: &str = "\
-Settings come from the compiled-in defaults, then FILE, then the environment (BANYAN_WORKER_…), then flags.
+Settings come from the compiled-in defaults, then FILE, then the environment (BANYAN_WORKER_…),
+then flags; the later wins.
 
 Examples:
   banyan worker --dump-config                           every setting, with its default

@@ -118,11 +118,11 @@ pub fn token(token: &Token) -> Value {
     let top: Vec<_> = token
         .top_logprobs
         .iter()
-        .map(|top| json!({ "id": top.id, "text": top.text, "logprob": top.logprob }))
+        .map(|top| json!({ "id": top.id, "text": top.text, "logprob": short(top.logprob) }))
         .collect();
     let mut value = json!({ "id": token.id });
     if let Some(logprob) = token.logprob {
-        value["logprob"] = logprob.into();
+        value["logprob"] = short(logprob);
         value["top_logprobs"] = top.into();
     }
     value
@@ -156,6 +156,11 @@ pub const fn finish_reason(reason: FinishReason) -> &'static str {
         FinishReason::Stop => "stop",
         FinishReason::Length => "length",
     }
+}
+
+/// The shortest text that reads back as the same f32.
+fn short(value: f32) -> Value {
+    value.to_string().parse::<f64>().map_or(Value::Null, Value::from)
 }
 
 fn moment(timestamp: Option<&Timestamp>) -> Value {

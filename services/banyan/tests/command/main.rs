@@ -1,0 +1,10 @@
+//! The `banyan` command as its user sees it: the real binary, the bundled base and adapters, an own data directory for
+//! each test, exit codes and printed text.
+
+mod command;
+mod inspect;
+mod platform;
+mod score;
+mod up;
+mod usage;
+mod verbs;
