@@ -41,7 +41,7 @@ pub(super) fn read(dir: &Path) -> Result<Base, BaseError> {
         }
     }
 
-    let mut checkpoint = read_shards(&shards(dir)?)?;
+    let checkpoint = read_shards(&shards(dir)?)?;
     let shapes: Tensors =
         checkpoint.iter().map(|(name, tensor)| (name.clone(), (tensor.dtype, tensor.shape.clone()))).collect();
     let modules = family::inventory(model_type, &config, &shapes)?;
@@ -58,7 +58,7 @@ pub(super) fn read(dir: &Path) -> Result<Base, BaseError> {
     for path in [EMBED_TOKENS, LM_HEAD] {
         let tied = path == LM_HEAD && config.tie_word_embeddings;
         let source = if tied { EMBED_TOKENS } else { path };
-        let tensor = checkpoint.get_mut(&format!("{source}.weight"));
+        let tensor = checkpoint.get(&format!("{source}.weight"));
         if let Some(digests) = tensor.and_then(|tensor| tensor.content.clone()) {
             content.insert(path.to_owned(), digests);
         }
@@ -100,8 +100,11 @@ fn read_config(path: &Path) -> Result<(String, Config, ModelType), BaseError> {
     Ok((text, config, model_type))
 }
 
+/// A weight file, and the tensors that the index promises in it.
+type Shard = (PathBuf, Option<BTreeSet<String>>);
+
 /// The weight files, each with the tensors that the index promises in it (`None` without an index).
-fn shards(dir: &Path) -> Result<Vec<(PathBuf, Option<BTreeSet<String>>)>, BaseError> {
+fn shards(dir: &Path) -> Result<Vec<Shard>, BaseError> {
     let single = dir.join(SINGLE);
     let index = dir.join(INDEX);
     if single.is_file() || !index.is_file() {
@@ -134,7 +137,7 @@ struct TensorDigest {
 type Checkpoint = BTreeMap<String, TensorDigest>;
 
 /// Reads all shards, as many at a time as there are processors.
-fn read_shards(shards: &[(PathBuf, Option<BTreeSet<String>>)]) -> Result<Checkpoint, BaseError> {
+fn read_shards(shards: &[Shard]) -> Result<Checkpoint, BaseError> {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(shards.len().max(1));
     let parts: Vec<Result<Vec<Checkpoint>, BaseError>> = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)

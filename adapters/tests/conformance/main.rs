@@ -3,6 +3,8 @@
 //! Ids: `f…` files and container, `c…` config fields, `t…` tensor keys, `m_…` maths, `p_…` patterns, `x_…` mutations,
 //! each of which must be refused with its code.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on should say where
+
 mod config;
 mod container;
 mod files;

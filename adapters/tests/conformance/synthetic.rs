@@ -153,7 +153,7 @@ pub fn codes(refusals: &[Refusal]) -> Vec<Code> {
     codes
 }
 
-pub fn note<'a>(plan: &'a Plan, code: NoteCode) -> Option<&'a Note> {
+pub fn note(plan: &Plan, code: NoteCode) -> Option<&Note> {
     plan.notes.iter().find(|note| note.code == code)
 }
 

@@ -1,5 +1,7 @@
 //! Adapters that PEFT itself wrote (see `make.py`): the plan must say what the loaded PEFT model says.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on should say where
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::LazyLock;
