@@ -1,7 +1,7 @@
 //! Brings a database to the schema that this build was written for. Takes the owner's rights, where the rest of the crate
 //! takes none.
 
-use sqlx::{Connection, PgConnection, migrate::Migrator};
+use sqlx::{PgConnection, migrate::Migrator, postgres::PgPoolOptions};
 
 use crate::{StoreError, error::unavailable};
 
@@ -10,11 +10,9 @@ pub(crate) static MIGRATOR: Migrator = sqlx::migrate!("../../migrations");
 /// Applies every migration that `url`'s database lacks, each in its own transaction, on one connection that is closed
 /// again before this returns. Safe to run in several processes at once: they take turns.
 pub async fn migrate(url: &str) -> Result<(), StoreError> {
-    let mut connection = PgConnection::connect(url).await.map_err(unavailable)?;
-    let outcome = MIGRATOR.run(&mut connection).await.map_err(|error| StoreError::Migration(Box::new(error)));
-    if let Err(error) = connection.close().await {
-        tracing::debug!(%error, "closing the connection that migrated");
-    }
+    let pool = PgPoolOptions::new().max_connections(1).connect(url).await.map_err(unavailable)?;
+    let outcome = MIGRATOR.run(&pool).await.map_err(|error| StoreError::Migration(Box::new(error)));
+    pool.close().await;
     outcome
 }
 

@@ -1,0 +1,255 @@
+//! Row-level security, asked with raw SQL by a login role that owns nothing: what a forgotten `where` would do.
+
+use sqlx::{Connection, Executor, PgConnection, postgres::PgRow};
+use store::{Store, StoreConfig, StoreError, TenantScope};
+
+use crate::{
+    database::Database,
+    suite::{adapter, digest, push, tenant},
+};
+
+const TABLES: [&str; 7] =
+    ["tenants", "api_keys", "adapters", "adapter_blobs", "adapter_versions", "aliases", "usage_records"];
+
+/// A database with two tenants that have a row in every table, and a connection of the service.
+async fn two_tenants() -> (Database, TenantScope, TenantScope, PgConnection) {
+    let database = Database::new().await;
+    let (ours, _) = tenant(&database.store).await;
+    let (theirs, _) = tenant(&database.store).await;
+    for (own, public_id) in [(&ours, "oursoursours"), (&theirs, "theirstheirs")] {
+        push(own, &adapter(own, "claims").await, 1, Some("live")).await;
+        let new = store::NewApiKey {
+            public_id: public_id.to_owned(),
+            secret_hash: [1; 32],
+            display_name: String::new(),
+            role: domain::Role::Inference,
+            expires_at: None,
+        };
+        own.create_api_key(new).await.expect("create a key");
+        own.record_usage(&usage()).await.expect("record");
+    }
+    let connection = PgConnection::connect(&database.service_url).await.expect("connect");
+    (database, ours, theirs, connection)
+}
+
+#[tokio::test]
+async fn a_tenant_sees_its_own_rows_and_no_others_whatever_the_query() {
+    let (_database, ours, theirs, mut connection) = two_tenants().await;
+    let mut transaction = as_tenant(&mut connection, &ours).await;
+    for table in TABLES {
+        let owner = if table == "tenants" { "id" } else { "tenant_id" };
+        let rows = query(&mut transaction, &format!("select {owner} as owner from {table}")).await;
+        let owners: Vec<uuid::Uuid> = rows.iter().map(|row| sqlx::Row::get(row, "owner")).collect();
+        assert_eq!(owners, [ours.id().uuid()], "{table}");
+        let sql = format!("select from {table} where {owner} = '{}'", theirs.id());
+        assert!(query(&mut transaction, &sql).await.is_empty(), "{table}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_tenant_nothing_is_seen() {
+    let (_database, _, _, mut connection) = two_tenants().await;
+    connection.execute("set role banyan_app").await.expect("take the role");
+    for table in TABLES {
+        assert!(query(&mut connection, &format!("select from {table}")).await.is_empty(), "{table}");
+    }
+}
+
+#[tokio::test]
+async fn a_login_role_has_no_rights_until_it_takes_a_scope() {
+    let (_database, _, _, mut connection) = two_tenants().await;
+    for table in TABLES {
+        let refused = try_execute(&mut connection, &format!("select from {table}")).await;
+        assert_eq!(code(refused), "42501", "{table}");
+    }
+    let refused = try_execute(&mut connection, "select from find_api_key('oursoursours')").await;
+    assert_eq!(code(refused), "42501");
+}
+
+#[tokio::test]
+async fn a_tenant_changes_none_of_anothers_rows() {
+    let (database, ours, theirs, mut connection) = two_tenants().await;
+    let id = theirs.id();
+    for sql in [
+        format!("update api_keys set revoked_at = now() where tenant_id = '{id}'"),
+        format!("update adapters set display_name = 'x' where tenant_id = '{id}'"),
+        format!("update aliases set updated_at = now() where tenant_id = '{id}'"),
+        format!("update adapter_blobs set state = 'deleting' where tenant_id = '{id}'"),
+        format!("delete from aliases where tenant_id = '{id}'"),
+        format!("delete from adapter_versions where tenant_id = '{id}'"),
+        format!("delete from adapters where tenant_id = '{id}'"),
+    ] {
+        let mut transaction = as_tenant(&mut connection, &ours).await;
+        assert_eq!(try_execute(&mut transaction, &sql).await.expect("runs and finds nothing"), 0, "{sql}");
+    }
+    for sql in [
+        format!("insert into adapters (tenant_id, id, slug) values ('{id}', gen_random_uuid(), 'smuggled')"),
+        format!(
+            "insert into adapter_blobs (tenant_id, digest, state, size_bytes) \
+                 values ('{id}', decode(repeat('09', 32), 'hex'), 'stored', 1)"
+        ),
+        format!(
+            "insert into api_keys (tenant_id, id, public_id, secret_hash, role) \
+                 values ('{id}', gen_random_uuid(), 'smuggled', decode(repeat('09', 32), 'hex'), 'inference')"
+        ),
+    ] {
+        let mut transaction = as_tenant(&mut connection, &ours).await;
+        assert_eq!(code(try_execute(&mut transaction, &sql).await), "42501", "{sql}");
+    }
+    assert_eq!(theirs.get_adapter(&"claims".parse().expect("slug")).await.expect("get").aliases.len(), 1);
+    drop(database);
+}
+
+#[tokio::test]
+async fn a_tenant_may_not_touch_what_only_the_platform_may() {
+    let (_database, ours, _, mut connection) = two_tenants().await;
+    for sql in [
+        "update tenants set requests_per_minute = null",
+        "delete from tenants",
+        "update api_keys set role = 'tenant_admin'",
+        "update api_keys set secret_hash = decode(repeat('09', 32), 'hex')",
+        "delete from api_keys",
+        "delete from adapter_blobs",
+        "update adapter_versions set size_bytes = 0",
+        "update usage_records set completion_tokens = 0",
+        "delete from usage_records",
+        "truncate usage_records",
+        "alter table adapters disable row level security",
+        "create table smuggled (i int)",
+        "create function public.lower (text) returns text language sql return 'x'",
+    ] {
+        let mut transaction = as_tenant(&mut connection, &ours).await;
+        assert_eq!(code(try_execute(&mut transaction, sql).await), "42501", "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn versions_and_usage_never_change_not_even_by_their_owner() {
+    let (database, ..) = two_tenants().await;
+    let mut owner = PgConnection::connect(&database.database.owner_url()).await.expect("connect");
+    for sql in [
+        "update adapter_versions set size_bytes = 0",
+        "update usage_records set completion_tokens = 0",
+        "delete from usage_records",
+        "truncate usage_records",
+    ] {
+        assert_eq!(code(try_execute(&mut owner, sql).await), "23001", "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn the_key_look_up_cannot_be_led_astray_by_the_callers_search_path() {
+    let (_database, ours, _, mut connection) = two_tenants().await;
+    connection.execute("set role banyan_app").await.expect("take the role");
+    // Objects that hide ours from unqualified names.
+    connection.execute("create temporary table api_keys (public_id text)").await.expect("make a temporary table");
+    connection.execute("set search_path = pg_temp, public").await.expect("set the search path");
+    let rows = query(&mut connection, "select tenant_id from public.find_api_key('oursoursours')").await;
+    assert_eq!(sqlx::Row::get::<uuid::Uuid, _>(&rows[0], "tenant_id"), ours.id().uuid());
+    for wild in ["%", "", "oursoursour_", "' or ''='"] {
+        let found = sqlx::query("select from public.find_api_key($1)").bind(wild).fetch_all(&mut connection).await;
+        assert!(found.expect("query").is_empty(), "{wild}");
+    }
+}
+
+#[tokio::test]
+async fn a_pooled_connection_carries_no_tenant_to_its_next_user() {
+    let database = Database::with_pool(1).await;
+    let (ours, _) = tenant(&database.store).await;
+    let (theirs, _) = tenant(&database.store).await;
+    let claims = adapter(&ours, "claims").await;
+    push(&ours, &claims, 1, Some("live")).await;
+    // Same connection: after a success, after an error, and after a call that was dropped half-way.
+    assert!(theirs.get_adapter(&claims).await.is_err());
+    assert!(ours.get_version(&claims, digest(9)).await.is_err());
+    assert!(theirs.get_adapter(&claims).await.is_err());
+    for _ in 0..20 {
+        let mut dropped = Box::pin(ours.get_adapter(&claims));
+        // Polled once: it is under way.
+        tokio::select! {
+            biased;
+            _ = &mut dropped => {}
+            () = tokio::task::yield_now() => {}
+        }
+        drop(dropped);
+        assert!(theirs.get_adapter(&claims).await.is_err());
+        let seen = store::Page::first(10);
+        assert!(theirs.list_adapters(&seen).await.expect("list").items.is_empty());
+    }
+    assert!(database.store.platform().list_tenants(&store::Page::first(10)).await.expect("list").items.len() >= 2);
+    assert_eq!(ours.list_adapters(&store::Page::first(10)).await.expect("list").items.len(), 1);
+}
+
+#[tokio::test]
+async fn a_service_that_is_no_member_of_the_roles_does_not_start() {
+    let database = tests::postgres::TestDatabase::new().await;
+    store::migrate(&database.owner_url()).await.expect("migrate");
+    let url = database.service_url(&[]).await;
+    let config = StoreConfig { acquire_timeout_ms: 500, ..StoreConfig::default() };
+    assert!(matches!(Store::connect(&url, &config).await, Err(StoreError::Internal(_) | StoreError::Unavailable(_))));
+}
+
+#[tokio::test]
+async fn every_table_forces_row_level_security() {
+    let database = Database::new().await;
+    let mut owner = PgConnection::connect(&database.database.owner_url()).await.expect("connect");
+    let open: Vec<String> = sqlx::query_scalar(
+        "select relname::text from pg_class
+          where relnamespace = 'public'::regnamespace and relkind in ('r', 'p') and relname <> '_sqlx_migrations'
+            and not (relrowsecurity and relforcerowsecurity)",
+    )
+    .fetch_all(&mut owner)
+    .await
+    .expect("query");
+    assert_eq!(open, Vec::<String>::new());
+    let bypass: Vec<String> = sqlx::query_scalar(
+        "select rolname::text from pg_roles
+          where rolname like 'banyan\\_%' and (rolbypassrls or rolsuper) and rolname not like 'banyan\\_test%'",
+    )
+    .fetch_all(&mut owner)
+    .await
+    .expect("query");
+    assert_eq!(bypass, Vec::<String>::new());
+}
+
+async fn as_tenant<'c>(
+    connection: &'c mut PgConnection,
+    tenant: &TenantScope,
+) -> sqlx::Transaction<'c, sqlx::Postgres> {
+    let mut transaction = connection.begin().await.expect("begin");
+    transaction.execute("set local role banyan_app").await.expect("take the role");
+    let sql = format!("set local banyan.tenant_id = '{}'", tenant.id());
+    try_execute(&mut transaction, &sql).await.expect("name the tenant");
+    transaction
+}
+
+async fn query(connection: &mut PgConnection, sql: &str) -> Vec<PgRow> {
+    sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(connection).await.unwrap_or_else(|error| panic!("{sql}: {error}"))
+}
+
+async fn try_execute(connection: &mut PgConnection, sql: &str) -> Result<u64, sqlx::Error> {
+    sqlx::query(sqlx::AssertSqlSafe(sql)).execute(connection).await.map(|done| done.rows_affected())
+}
+
+fn code(result: Result<u64, sqlx::Error>) -> String {
+    let error = result.expect_err("this must be refused");
+    let database = error.as_database_error().unwrap_or_else(|| panic!("{error}"));
+    database.code().expect("PostgreSQL names a code").into_owned()
+}
+
+fn usage() -> store::UsageRecord {
+    store::UsageRecord {
+        request: domain::RequestId::new(uuid::Uuid::now_v7()),
+        api_key: domain::ApiKeyId::new(uuid::Uuid::now_v7()),
+        model: "base".to_owned(),
+        adapter_digest: None,
+        base_digest: digest(0xba),
+        worker: "worker".to_owned(),
+        prompt_tokens: 1,
+        cached_prompt_tokens: 0,
+        completion_tokens: 1,
+        outcome: store::Outcome::Cancelled,
+        first_token: None,
+        duration: std::time::Duration::ZERO,
+    }
+}

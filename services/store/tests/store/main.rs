@@ -1,0 +1,49 @@
+//! The store on a real PostgreSQL, connected as a service connects: with a login role that owns nothing.
+
+mod database;
+mod faults;
+mod isolation;
+mod races;
+mod suite;
+
+use database::Database;
+
+macro_rules! on_postgres {
+    ($($name:ident),+ $(,)?) => {
+        $(
+            #[tokio::test]
+            async fn $name() {
+                let database = Database::new().await;
+                suite::$name(&database.store).await;
+            }
+        )+
+    };
+}
+
+on_postgres!(
+    a_tenant_lives_from_creation_to_deletion,
+    tenants_are_listed_by_slug_in_pages,
+    a_tenant_with_adapters_is_deleted_only_by_force,
+    a_key_is_found_by_its_public_id_until_its_tenant_is_gone,
+    a_key_is_revoked_once,
+    an_adapter_lives_from_creation_to_deletion,
+    the_number_of_adapters_is_bounded,
+    a_version_is_inserted_once_and_only_with_its_files,
+    equal_content_is_stored_once_and_deleted_with_its_last_version,
+    the_bytes_of_versions_are_bounded,
+    versions_are_listed_newest_first_in_pages,
+    an_alias_moves_back_and_forth,
+    an_alias_moves_only_from_where_it_was_seen,
+    a_version_under_an_alias_is_not_deleted,
+    a_model_name_resolves_to_a_pinned_version,
+    files_to_delete_are_claimed_by_one_and_forgotten_when_gone,
+    an_upload_that_was_given_up_is_cleaned_up,
+    usage_is_recorded_once_per_request,
+    values_that_the_schema_refuses_are_called_by_name,
+);
+
+#[tokio::test]
+async fn everything_works_with_one_connection() {
+    let database = Database::with_pool(1).await;
+    suite::all(&database.store).await;
+}

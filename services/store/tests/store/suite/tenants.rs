@@ -1,0 +1,170 @@
+//! Tenants and their API keys.
+
+use domain::{Role, TenantLimits};
+use store::{DeleteTenant, NewApiKey, NewTenant, Page, Precondition, Resource, Store, StoreError, TenantFields};
+use time::{Duration, OffsetDateTime};
+
+use super::{adapter, no_tenant, push, slug, tenant, unique};
+use crate::assert_refused;
+
+pub async fn a_tenant_lives_from_creation_to_deletion(store: &Store) {
+    let platform = store.platform();
+    let name = unique("acme");
+    let limits =
+        TenantLimits { tokens_per_minute: Some(5), adapter_bytes_max: Some(1 << 40), ..TenantLimits::default() };
+    let fields = TenantFields { display_name: "Acme – 保险".to_owned(), limits };
+    let new = NewTenant { slug: name.clone(), fields: fields.clone() };
+    let made = platform.create_tenant(new.clone()).await.expect("create");
+    assert_eq!((&made.slug, &made.fields), (&name, &fields));
+    assert_eq!(made.share_group, made.id.uuid());
+    assert_refused!(platform.create_tenant(new).await, StoreError::AlreadyExists { what: Resource::Tenant, .. });
+    assert_eq!(platform.get_tenant(&name).await.expect("get"), made);
+    assert_eq!(store.tenant(made.id).get().await.expect("get its own"), made);
+
+    let updated = platform
+        .update_tenant(&name, |fields| {
+            fields.limits.tokens_per_minute = None;
+            fields.limits.concurrent_requests = Some(3);
+        })
+        .await
+        .expect("update");
+    assert_eq!(updated.fields.display_name, fields.display_name);
+    let limits = TenantLimits { concurrent_requests: Some(3), tokens_per_minute: None, ..limits };
+    assert_eq!(updated.fields.limits, limits);
+    assert!(updated.updated_at > made.updated_at && updated.created_at == made.created_at);
+    assert_eq!(platform.get_tenant(&name).await.expect("get"), updated);
+
+    platform.delete_tenant(&name, DeleteTenant::IfWithoutAdapters).await.expect("delete");
+    assert_refused!(platform.get_tenant(&name).await, StoreError::NotFound { what: Resource::Tenant, .. });
+    assert_refused!(store.tenant(made.id).get().await, StoreError::NotFound { .. });
+    assert_refused!(platform.update_tenant(&name, |_| {}).await, StoreError::NotFound { .. });
+    assert_refused!(platform.delete_tenant(&name, DeleteTenant::WithAdapters).await, StoreError::NotFound { .. });
+}
+
+pub async fn tenants_are_listed_by_slug_in_pages(store: &Store) {
+    let platform = store.platform();
+    let mut made = Vec::new();
+    // `z-` and digits: an order that a language's collation would turn round.
+    for prefix in ["zz-b", "zz-a", "zz1", "zz"] {
+        let name = unique(prefix);
+        let new = NewTenant { slug: name.clone(), fields: TenantFields::default() };
+        platform.create_tenant(new).await.expect("create");
+        made.push(name);
+    }
+    made.sort();
+    let (mut listed, mut page) = (Vec::new(), Page::first(2));
+    loop {
+        let part = platform.list_tenants(&page).await.expect("list");
+        assert!(part.items.len() <= 2);
+        listed.extend(part.items.into_iter().map(|tenant| tenant.slug));
+        if part.next_page_token.is_empty() {
+            break;
+        }
+        page.token = part.next_page_token;
+    }
+    assert!(listed.is_sorted());
+    listed.retain(|name| made.contains(name));
+    assert_eq!(listed, made);
+    let forged = Page { size: 2, token: "bm90IG91cnM".to_owned() };
+    assert_refused!(platform.list_tenants(&forged).await, StoreError::InvalidPageToken);
+}
+
+pub async fn a_tenant_with_adapters_is_deleted_only_by_force(store: &Store) {
+    let platform = store.platform();
+    let (own, name) = tenant(store).await;
+    let claims = adapter(&own, "claims").await;
+    push(&own, &claims, 1, Some("live")).await;
+    own.create_api_key(key("forceforce22", Role::Inference)).await.expect("create a key");
+    assert_refused!(
+        platform.delete_tenant(&name, DeleteTenant::IfWithoutAdapters).await,
+        StoreError::FailedPrecondition(Precondition::TenantHasAdapters)
+    );
+    assert_eq!(own.get_adapter(&claims).await.expect("still there").aliases.len(), 1);
+    platform.delete_tenant(&name, DeleteTenant::WithAdapters).await.expect("delete");
+    assert_refused!(own.get_adapter(&claims).await, StoreError::NotFound { .. });
+    assert!(store.find_api_key("forceforce22").await.expect("look up").is_none());
+    let due = platform.claim_blob_deletions(u16::MAX, super::LEASE).await.expect("claim");
+    assert!(due.iter().any(|deletion| deletion.tenant == own.id()), "its files are handed over to deletion");
+}
+
+pub async fn a_key_is_found_by_its_public_id_until_its_tenant_is_gone(store: &Store) {
+    let (own, name) = tenant(store).await;
+    let expires_at = OffsetDateTime::now_utc().replace_nanosecond(0).expect("in range") + Duration::days(1);
+    let new = || NewApiKey { expires_at: Some(expires_at), ..key("findfind2345", Role::TenantAdmin) };
+    let made = own.create_api_key(new()).await.expect("create");
+    assert_eq!((made.role, made.expires_at, made.revoked_at), (Role::TenantAdmin, Some(expires_at), None));
+    assert_refused!(own.create_api_key(new()).await, StoreError::AlreadyExists { what: Resource::ApiKey, .. });
+    let (other, _) = tenant(store).await;
+    assert_refused!(other.create_api_key(new()).await, StoreError::AlreadyExists { .. });
+    assert_refused!(other.get_api_key("findfind2345").await, StoreError::NotFound { what: Resource::ApiKey, .. });
+    assert_refused!(
+        store.tenant(no_tenant()).create_api_key(key("nonenone2345", Role::Inference)).await,
+        StoreError::NotFound { what: Resource::Tenant, .. }
+    );
+
+    store
+        .platform()
+        .update_tenant(&name, |fields| fields.limits.requests_per_minute = Some(9))
+        .await
+        .expect("set a limit");
+    let found = store.find_api_key("findfind2345").await.expect("look up").expect("known");
+    assert_eq!((found.id, found.tenant, &found.tenant_slug), (made.id, own.id(), &name));
+    assert_eq!((found.secret_hash, found.role, found.expires_at), ([7; 32], Role::TenantAdmin, Some(expires_at)));
+    assert_eq!((found.share_group, found.limits.requests_per_minute), (own.id().uuid(), Some(9)));
+    for unknown in ["", "findfind234", "findfind2345 ", "' or true --", "%"] {
+        assert!(store.find_api_key(unknown).await.expect("look up").is_none(), "{unknown}");
+    }
+    store.platform().delete_tenant(&name, DeleteTenant::IfWithoutAdapters).await.expect("delete the tenant");
+    assert!(store.find_api_key("findfind2345").await.expect("look up").is_none());
+}
+
+pub async fn a_key_is_revoked_once(store: &Store) {
+    let (own, _) = tenant(store).await;
+    let (other, _) = tenant(store).await;
+    for public_id in ["revokeaaaaaa", "revokebbbbbb", "revokecccccc"] {
+        own.create_api_key(key(public_id, Role::Inference)).await.expect("create");
+    }
+    assert_refused!(other.revoke_api_key("revokeaaaaaa").await, StoreError::NotFound { .. });
+    let revoked = own.revoke_api_key("revokeaaaaaa").await.expect("revoke");
+    assert!(revoked.revoked_at.is_some());
+    assert_eq!(own.revoke_api_key("revokeaaaaaa").await.expect("revoke again"), revoked);
+    assert_eq!(own.get_api_key("revokeaaaaaa").await.expect("get"), revoked);
+    let found = store.find_api_key("revokeaaaaaa").await.expect("look up").expect("known");
+    assert_eq!(found.revoked_at, revoked.revoked_at);
+
+    let first = own.list_api_keys(&Page::first(2)).await.expect("list");
+    let rest = own.list_api_keys(&Page { size: 2, token: first.next_page_token }).await.expect("list");
+    let listed: Vec<_> = first.items.iter().chain(&rest.items).map(|key| key.public_id.as_str()).collect();
+    assert_eq!(listed, ["revokeaaaaaa", "revokebbbbbb", "revokecccccc"]);
+    assert_eq!(rest.next_page_token, "");
+    assert!(other.list_api_keys(&Page::first(2)).await.expect("list").items.is_empty());
+}
+
+pub async fn values_that_the_schema_refuses_are_called_by_name(store: &Store) {
+    let (own, name) = tenant(store).await;
+    let long = "x".repeat(257);
+    let refused = own.create_adapter(&slug("claims"), &long, 9).await;
+    assert_refused!(refused, StoreError::InvalidValue { field: "display_name", .. });
+    assert_refused!(
+        own.create_adapter(&slug("claims"), "a\0b", 9).await,
+        StoreError::InvalidValue { field: "text", .. }
+    );
+    assert_refused!(
+        store.platform().update_tenant(&name, |fields| fields.display_name = long).await,
+        StoreError::InvalidValue { field: "display_name", .. }
+    );
+    assert_refused!(
+        store.platform().update_tenant(&name, |fields| fields.limits.adapters_max = Some(0)).await,
+        StoreError::InvalidValue { field: "limits", .. }
+    );
+}
+
+fn key(public_id: &str, role: Role) -> NewApiKey {
+    NewApiKey {
+        public_id: public_id.to_owned(),
+        secret_hash: [7; 32],
+        display_name: "a key".to_owned(),
+        role,
+        expires_at: None,
+    }
+}
