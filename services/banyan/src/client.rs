@@ -111,10 +111,8 @@ async fn connect(address: &str, token: &str) -> Result<Connection, Failure> {
         .tcp_nodelay(true)
         .http2_keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(10));
-    let channel = endpoint
-        .connect()
-        .await
-        .map_err(|error| Failure::Unreachable { address: url, cause: innermost(&error) })?;
+    let channel =
+        endpoint.connect().await.map_err(|error| Failure::Unreachable { address: url, cause: innermost(&error) })?;
     Ok(InterceptedService::new(channel, Credentials { bearer }))
 }
 

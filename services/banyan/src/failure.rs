@@ -124,7 +124,9 @@ fn violation(detail: &Detail) -> Option<Value> {
         Detail::Violation { field, reason, description } => {
             Some(json!({ "code": reason, "field": field, "message": description }))
         }
-        Detail::Quota { subject, description } => Some(json!({ "code": "QUOTA", "field": subject, "message": description })),
+        Detail::Quota { subject, description } => {
+            Some(json!({ "code": "QUOTA", "field": subject, "message": description }))
+        }
         Detail::Precondition { kind, subject, description } => {
             Some(json!({ "code": kind, "field": subject, "message": description }))
         }

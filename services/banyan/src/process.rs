@@ -54,8 +54,7 @@ pub async fn gateway(args: GatewayArgs) -> Outcome {
     if !args.worker.is_empty() {
         settings.put("workers.urls", args.worker);
     }
-    let Some(config) =
-        load::<gateway::GatewayConfig>(gateway::DEFAULTS, gateway::ENV_PREFIX, &args.config, &settings)?
+    let Some(config) = load::<gateway::GatewayConfig>(gateway::DEFAULTS, gateway::ENV_PREFIX, &args.config, &settings)?
     else {
         return Ok(());
     };

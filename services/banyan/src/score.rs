@@ -98,10 +98,7 @@ fn folders(args: &ScoreArgs, lines: usize) -> Result<Vec<Option<PathBuf>>, Failu
 }
 
 /// Each folder is read and judged once.
-fn adapters(
-    folders: &[Option<PathBuf>],
-    model: &Model,
-) -> Result<(LocalAdapters, Vec<Option<AdapterKey>>), Failure> {
+fn adapters(folders: &[Option<PathBuf>], model: &Model) -> Result<(LocalAdapters, Vec<Option<AdapterKey>>), Failure> {
     let limits = Limits::default();
     let mut source = LocalAdapters::default();
     let mut known: HashMap<&Path, AdapterKey> = HashMap::new();
@@ -114,8 +111,7 @@ fn adapters(
         let key = match known.get(folder.as_path()) {
             Some(key) => *key,
             None => {
-                let judged =
-                    Files::read(folder, &limits).and_then(|files| source.add(files, model.base(), &limits));
+                let judged = Files::read(folder, &limits).and_then(|files| source.add(files, model.base(), &limits));
                 let key = judged.map_err(|refusals| {
                     let reasons: Vec<_> = refusals.iter().map(|refusal| format!("\n  {refusal}")).collect();
                     Failure::Failed(format!("adapter {} is refused:{}", folder.display(), reasons.concat()))

@@ -61,11 +61,9 @@ fn late() -> Fault {
 
 fn message(event: Event, call: &Call) -> wire::GenerateResponse {
     match event {
-        Event::Step { text, tokens } => wire::GenerateResponse {
-            text,
-            tokens: tokens.into_iter().map(token).collect(),
-            finish: None,
-        },
+        Event::Step { text, tokens } => {
+            wire::GenerateResponse { text, tokens: tokens.into_iter().map(token).collect(), finish: None }
+        }
         Event::Done { reason, usage, base_digest, adapter_digest } => {
             call.span.record("reason", tracing::field::debug(reason));
             call.span.record("completion_tokens", usage.completion_tokens);

@@ -88,7 +88,8 @@ mod tests {
 
     #[test]
     fn impossible_limits_are_named() {
-        let fault = load("base = 'b'\nregistry = 'r'\ncluster_token = 't'\n[engine]\nwaiting_max = 0").expect_err("zero");
+        let fault =
+            load("base = 'b'\nregistry = 'r'\ncluster_token = 't'\n[engine]\nwaiting_max = 0").expect_err("zero");
         assert!(fault.to_string().contains("waiting_max"), "{fault}");
     }
 }

@@ -48,8 +48,12 @@ impl Service {
         let deadline = deadline(request.metadata());
         let request_id = id(request.get_ref(), request.metadata());
         let span = tracing::info_span!(
-            "worker.generate", request_id, prompt_tokens = request.get_ref().prompt.len(),
-            adapter = Empty, reason = Empty, completion_tokens = Empty,
+            "worker.generate",
+            request_id,
+            prompt_tokens = request.get_ref().prompt.len(),
+            adapter = Empty,
+            reason = Empty,
+            completion_tokens = Empty,
         );
         trace_context::follow(&span, request.metadata());
         let request = parse::generate(request.into_inner(), base.digest())?;

@@ -29,9 +29,9 @@ use crate::{
 pub async fn adapter(args: AdapterArgs, as_json: bool) -> Outcome {
     // What is wrong with a name is said before anybody is called.
     let named = match &args.verb {
-        AdapterVerb::Create { name, .. }
-        | AdapterVerb::Promote { name, .. }
-        | AdapterVerb::Rollback { name, .. } => Some(whole(&name.to_string())?),
+        AdapterVerb::Create { name, .. } | AdapterVerb::Promote { name, .. } | AdapterVerb::Rollback { name, .. } => {
+            Some(whole(&name.to_string())?)
+        }
         AdapterVerb::Delete { name } => Some(named(name)?),
         AdapterVerb::Show { name } => Some(named(&name.to_string())?),
         AdapterVerb::Push { .. } | AdapterVerb::List { .. } => None,
@@ -78,14 +78,7 @@ async fn create(admin: &Admin, name: AdapterName, display_name: Option<String>, 
     Ok(output::line(&adapter.name)?)
 }
 
-async fn push(
-    admin: &Admin,
-    dir: PathBuf,
-    tenant: &Slug,
-    name: &Slug,
-    alias: Option<Slug>,
-    as_json: bool,
-) -> Outcome {
+async fn push(admin: &Admin, dir: PathBuf, tenant: &Slug, name: &Slug, alias: Option<Slug>, as_json: bool) -> Outcome {
     let bar = progress(&dir, &format!("{tenant}/{name}"));
     let alias = alias.map(String::from).unwrap_or_default();
     let counted = bar.clone();

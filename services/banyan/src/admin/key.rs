@@ -1,9 +1,7 @@
 //! `banyan key …`.
 
 use domain::{ApiKeyName, Slug, TenantName};
-use proto::v1::{
-    ApiKey, CreateApiKeyRequest, GetApiKeyRequest, ListApiKeysRequest, RevokeApiKeyRequest, Role,
-};
+use proto::v1::{ApiKey, CreateApiKeyRequest, GetApiKeyRequest, ListApiKeysRequest, RevokeApiKeyRequest, Role};
 use serde_json::json;
 
 use crate::{

@@ -85,8 +85,7 @@ async fn list(admin: &Admin, as_json: bool) -> Outcome {
     let mut tenants = Vec::new();
     let mut page_token = String::new();
     loop {
-        let page =
-            admin.tenants().list_tenants(ListTenantsRequest { page_size: 0, page_token }).await?.into_inner();
+        let page = admin.tenants().list_tenants(ListTenantsRequest { page_size: 0, page_token }).await?.into_inner();
         tenants.extend(page.tenants);
         page_token = page.next_page_token;
         if page_token.is_empty() {

@@ -123,7 +123,8 @@ mod tests {
     fn the_three_forms_are_read_and_every_other_line_is_named() {
         let good = "{\"tokens\":[1,2]}\n{\"text\":\"a\",\"id\":7}\n{\"prompt\":\"p\",\"completion\":\"c\"}\n\n";
         assert_eq!(parse(good).expect("good").len(), 3);
-        let bad = "{\"tokens\":[1,-2]}\n\n{\"text\":\"a\",\"tokens\":[1]}\n{\"prompt\":\"p\"}\n{\"text\":\"ok\"}\nnot json";
+        let bad =
+            "{\"tokens\":[1,-2]}\n\n{\"text\":\"a\",\"tokens\":[1]}\n{\"prompt\":\"p\"}\n{\"text\":\"ok\"}\nnot json";
         let numbers: Vec<_> = parse(bad).expect_err("bad").0.iter().map(|(number, _)| *number).collect();
         assert_eq!(numbers, [1, 2, 3, 4, 6]);
     }

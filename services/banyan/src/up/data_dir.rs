@@ -83,7 +83,10 @@ impl DataDir {
             Ok(text) => toml::from_str(&text).with_context(|| format!("{} is damaged", path.display()))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let file = SecretsFile { operator_token: random(), pepper: random(), cluster_token: random() };
-                let text = format!("# Made by `banyan up`. Without it, no API key is valid any more.\n{}", toml::to_string(&file)?);
+                let text = format!(
+                    "# Made by `banyan up`. Without it, no API key is valid any more.\n{}",
+                    toml::to_string(&file)?
+                );
                 private_file::write(&path, text.as_bytes())
                     .with_context(|| format!("cannot write {}", path.display()))?;
                 file

@@ -3,9 +3,7 @@
 
 use adapters::{Files, Limits};
 use domain::Reason;
-use proto::v1::{
-    ApiKey, CreateApiKeyRequest, CreateTenantRequest, GetAdapterRequest, ListModelsRequest, Role, Tenant,
-};
+use proto::v1::{ApiKey, CreateApiKeyRequest, CreateTenantRequest, GetAdapterRequest, ListModelsRequest, Role, Tenant};
 
 use super::{
     data_dir::{DataDir, Secrets},
@@ -120,7 +118,8 @@ async fn create_key(admin: &Admin, stages: &Stages) -> anyhow::Result<Option<Str
     let created = admin.keys().create_api_key(request).await.map_err(Failure::from);
     let created = unless(Reason::NotFound, created)?;
     if created.is_none() {
-        stages.note(&format!("the tenant `{TENANT}` is gone, so no API key was made: `banyan tenant create` makes one"));
+        stages
+            .note(&format!("the tenant `{TENANT}` is gone, so no API key was made: `banyan tenant create` makes one"));
     }
     Ok(created.map(|created| created.into_inner().key))
 }

@@ -189,7 +189,8 @@ fn drain_ms(args: &UpArgs) -> i64 {
 /// An address to connect to: one that listens everywhere is reached through the loopback.
 fn reachable(mut addr: std::net::SocketAddr) -> String {
     if addr.ip().is_unspecified() {
-        let loopback = if addr.is_ipv4() { std::net::Ipv4Addr::LOCALHOST.into() } else { std::net::Ipv6Addr::LOCALHOST.into() };
+        let loopback =
+            if addr.is_ipv4() { std::net::Ipv4Addr::LOCALHOST.into() } else { std::net::Ipv6Addr::LOCALHOST.into() };
         addr.set_ip(loopback);
     }
     format!("http://{addr}")

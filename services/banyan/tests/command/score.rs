@@ -82,7 +82,8 @@ fn a_mixed_batch_of_adapters_scores_as_peft_does_and_as_each_line_alone() {
 #[test]
 fn bf16_is_near_f32() {
     let input = golden("lines.jsonl");
-    let of = |dtype| logprobs(&run_with_input(&["score", "--base", &base(), "--dtype", dtype, "-"], &input).json_lines());
+    let of =
+        |dtype| logprobs(&run_with_input(&["score", "--base", &base(), "--dtype", dtype, "-"], &input).json_lines());
     let (f32, bf16) = (of("f32"), of("bf16"));
     // The shipped weights are bf16 already, so holding them so loses nothing.
     let furthest = f32.concat().iter().zip(bf16.concat()).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);

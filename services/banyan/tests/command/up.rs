@@ -1,11 +1,6 @@
 //! `banyan up`: first start, later starts, starts after a crash, and the end.
 
-use std::{
-    fs,
-    io::Read as _,
-    os::unix::fs::PermissionsExt as _,
-    process::Stdio,
-};
+use std::{fs, io::Read as _, os::unix::fs::PermissionsExt as _, process::Stdio};
 
 use crate::{
     command::{command, repository, run, text},

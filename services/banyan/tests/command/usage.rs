@@ -5,8 +5,10 @@ use crate::command::run;
 #[test]
 fn every_verb_teaches_itself() {
     let help = run(&["--help"]).ok();
-    for verb in ["up", "gateway", "worker", "generate", "chat", "models", "tenant", "key", "adapter", "inspect", "score", "bench"]
-    {
+    for verb in [
+        "up", "gateway", "worker", "generate", "chat", "models", "tenant", "key", "adapter", "inspect", "score",
+        "bench",
+    ] {
         assert!(help.contains(&format!("\n  {verb} ")), "{verb} in {help}");
         assert!(run(&[verb, "--help"]).ok().contains("Usage: banyan"), "{verb}");
     }
@@ -30,7 +32,8 @@ fn a_configuration_is_dumped_without_its_secrets_and_checked_whole() {
     let secret = "cluster_token=s3cret-token";
     let dumped = run(&["worker", "--dump-config", "--set", secret, "--set", "engine.waiting_max=7"]).ok();
     assert!(dumped.contains("waiting_max = 7") && !dumped.contains("s3cret"), "{dumped}");
-    let gateway = run(&["gateway", "--dump-config", "--worker", "http://127.0.0.1:9", "--postgres", "postgres://u:p@h/d"]);
+    let gateway =
+        run(&["gateway", "--dump-config", "--worker", "http://127.0.0.1:9", "--postgres", "postgres://u:p@h/d"]);
     let gateway = gateway.ok();
     assert!(gateway.contains("http://127.0.0.1:9") && !gateway.contains("u:p@"), "{gateway}");
     let wrong = run(&["worker", "--set", "engine.waiting_max=0"]);

@@ -91,7 +91,7 @@ fn refusals_are_printed_whole_and_have_their_exit_codes() {
     let broken = tempfile::tempdir().expect("folder");
     let source = repository("adapters/industries/legal");
     std::fs::copy(source.join("adapter_config.json"), broken.path().join("adapter_config.json")).expect("copied");
-    std::fs::write(broken.path().join("adapter_model.safetensors"), b"no container").expect("written");
+    std::fs::write(broken.path().join("adapter_model.safetensors"), [0; 4]).expect("written");
     let push = ["adapter", "push", text(broken.path()), "--tenant", "demo", "--name", "broken", "--json"];
     let refused = platform.run(&push);
     assert_eq!(refused.code, 1);

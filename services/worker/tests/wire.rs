@@ -1,0 +1,244 @@
+//! The worker over the wire: the bundled base, a registry in a folder, a gRPC client.
+
+use std::{path::PathBuf, time::Duration};
+
+use adapters::{Files, Limits, Registry, VersionFiles};
+use chassis::{config, shutdown::Shutdown, status::fault_of};
+use domain::Reason;
+use proto::{
+    v1::{self, ChatMessage, ChatMessages},
+    worker::{
+        AdapterPin, GenerateRequest, GenerateResponse, GetBaseRequest, GetStatusRequest, ProbeAdapterRequest,
+        TokenizeRequest, tokenize_request::Input, worker_service_client::WorkerServiceClient,
+    },
+};
+use tempfile::TempDir;
+use tonic::{
+    Request, Status,
+    metadata::MetadataValue,
+    service::interceptor::InterceptedService,
+    transport::{Channel, Endpoint},
+};
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+use worker::{RunningWorker, Worker, WorkerConfig};
+
+const TENANT: &str = "01890000-0000-7000-8000-000000000001";
+const TOKEN: &str = "the cluster token";
+
+type Client = WorkerServiceClient<InterceptedService<Channel, fn(Request<()>) -> Result<Request<()>, Status>>>;
+
+struct Served {
+    running: RunningWorker,
+    shutdown: Shutdown,
+    registry: TempDir,
+    channel: Channel,
+    base: std::sync::Arc<adapters::Base>,
+}
+
+fn repository(path: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
+}
+
+fn configuration(base: PathBuf, registry: &TempDir) -> WorkerConfig {
+    let overrides = toml::toml! {
+        dtype = "f32"
+        cluster_token = "the cluster token"
+        [listen]
+        address = "127.0.0.1:0"
+    };
+    let mut overrides = overrides;
+    overrides.insert("base".into(), base.display().to_string().into());
+    overrides.insert("registry".into(), registry.path().display().to_string().into());
+    config::load(worker::DEFAULTS, None, "BANYAN_WORKER_TEST_NONE_", &overrides).expect("a configuration")
+}
+
+async fn serve() -> Served {
+    let registry = tempfile::tempdir().expect("folder");
+    let shutdown = Shutdown::new();
+    let config = configuration(repository("adapters/seed/base"), &registry);
+    let mut running = Worker::start(config, shutdown.clone()).await.expect("starts");
+    let base = running.ready().await.expect("loads");
+    let endpoint = Endpoint::from_shared(format!("http://{}", running.addr)).expect("an address");
+    let channel = endpoint.connect().await.expect("listens");
+    Served { running, shutdown, registry, channel, base }
+}
+
+impl Served {
+    fn client(&self) -> Client {
+        fn with_token(mut request: Request<()>) -> Result<Request<()>, Status> {
+            let bearer: MetadataValue<_> = format!("Bearer {TOKEN}").parse().expect("ascii");
+            request.metadata_mut().insert("authorization", bearer);
+            Ok(request)
+        }
+        WorkerServiceClient::with_interceptor(self.channel.clone(), with_token)
+    }
+
+    async fn prompt(&self) -> Vec<u32> {
+        let message = ChatMessage { role: "user".into(), content: "What does E-17 mean?".into() };
+        let input = Some(Input::Chat(ChatMessages { messages: vec![message] }));
+        self.client().tokenize(TokenizeRequest { input }).await.expect("tokens").into_inner().ids
+    }
+
+    async fn request(&self, adapter: Option<AdapterPin>, max_tokens: u32) -> GenerateRequest {
+        GenerateRequest {
+            request_id: "r-1".into(),
+            tenant_id: TENANT.into(),
+            adapter,
+            prompt: self.prompt().await,
+            sampling: Some(v1::Sampling { temperature: Some(0.0), ..v1::Sampling::default() }),
+            max_tokens,
+            base_digest: self.base.digest().to_string(),
+            ..GenerateRequest::default()
+        }
+    }
+
+    async fn answer(&self, request: GenerateRequest) -> Result<(String, GenerateResponse), Status> {
+        let mut stream = self.client().generate(request).await?.into_inner();
+        let mut text = String::new();
+        while let Some(part) = stream.message().await? {
+            text.push_str(&part.text);
+            if part.finish.is_some() {
+                return Ok((text, part));
+            }
+        }
+        panic!("the stream ended without its last message: {text}");
+    }
+
+    /// Puts a shipped adapter into the registry.
+    async fn publish(&self, name: &str) -> AdapterPin {
+        let files = Files::read(&repository("adapters/industries").join(name), &Limits::default()).expect("files");
+        let plan = files.resolve(&self.base, &Limits::default()).expect("fits");
+        let version = VersionFiles { config: files.config, weights: files.weights, receipt: "{}".into() };
+        let registry = Registry::open(&self.registry.path().display().to_string(), []).expect("opens");
+        let tenant: domain::TenantId = TENANT.parse().expect("uuid");
+        registry.put_version(tenant.uuid(), plan.digest, &version).await.expect("kept");
+        AdapterPin { tenant_id: TENANT.into(), digest: plan.digest.to_string() }
+    }
+
+    async fn health(&self) -> ServingStatus {
+        let request = HealthCheckRequest { service: String::new() };
+        HealthClient::new(self.channel.clone()).check(request).await.expect("answers").into_inner().status()
+    }
+
+    async fn stop(self) {
+        self.shutdown.trigger();
+        drop(self.channel);
+        self.running.join.await.expect("joins").expect("ends well");
+    }
+}
+
+/// Polls until it holds; the engine says nothing over the wire when it does.
+async fn until<F: Future<Output = bool>>(condition: impl Fn() -> F) {
+    let waiting = async {
+        while !condition().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), waiting).await.expect("it comes true");
+}
+
+#[tokio::test]
+async fn an_adapter_is_fetched_by_its_digest_and_the_receipt_says_what_ran() {
+    let served = serve().await;
+    until(|| async { served.health().await == ServingStatus::Serving }).await;
+    let pin = served.publish("finance").await;
+    let (plain, end) = served.answer(served.request(None, 32).await).await.expect("the base answers");
+    let finish = end.finish.expect("last");
+    assert_eq!((finish.base_digest.as_str(), finish.adapter_digest.as_str()), (&*served.base.digest().to_string(), ""));
+    let (adapted, end) = served.answer(served.request(Some(pin.clone()), 32).await).await.expect("it answers");
+    assert_ne!(plain, adapted);
+    let finish = end.finish.expect("last");
+    assert_eq!(finish.adapter_digest, pin.digest);
+    assert_eq!(finish.usage.expect("usage").prompt_tokens as usize, served.prompt().await.len());
+    let status = served.client().get_status(GetStatusRequest {}).await.expect("status").into_inner();
+    assert_eq!(
+        status.residents.iter().filter_map(|resident| resident.adapter.clone()).collect::<Vec<_>>(),
+        [pin.clone()]
+    );
+    assert_eq!(status.worker, finish.worker);
+    let probe = served.client().probe_adapter(ProbeAdapterRequest { adapter: Some(pin) }).await.expect("probed");
+    assert!(probe.into_inner().max_delta > 0.1);
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn every_call_without_the_cluster_token_is_refused() {
+    let served = serve().await;
+    let mut client = WorkerServiceClient::new(served.channel.clone());
+    let refused = [
+        client.get_base(GetBaseRequest {}).await.map(drop),
+        client.get_status(GetStatusRequest {}).await.map(drop),
+        client.tokenize(TokenizeRequest::default()).await.map(drop),
+        client.probe_adapter(ProbeAdapterRequest::default()).await.map(drop),
+        client.generate(served.request(None, 1).await).await.map(drop),
+    ];
+    for result in refused {
+        assert_eq!(fault_of(&result.expect_err("refused")).reason, Reason::Unauthenticated);
+    }
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_served_is_refused_with_its_reason() {
+    let served = serve().await;
+    let reason = |result: Result<(String, GenerateResponse), Status>| fault_of(&result.expect_err("refused")).reason;
+    let unknown = AdapterPin { tenant_id: TENANT.into(), digest: format!("sha256:{}", "0".repeat(64)) };
+    assert_eq!(reason(served.answer(served.request(Some(unknown), 4).await).await), Reason::AdapterLoad);
+
+    let other_base =
+        GenerateRequest { base_digest: format!("sha256:{}", "0".repeat(64)), ..served.request(None, 4).await };
+    assert_eq!(reason(served.answer(other_base).await), Reason::BaseMismatch);
+    assert_eq!(reason(served.answer(served.request(None, 100_000).await).await), Reason::ContextLength);
+
+    // Files that are another version than their name says.
+    let legal = served.publish("legal").await;
+    let folder = |pin: &AdapterPin| {
+        served.registry.path().join("tenants").join(TENANT).join("adapters").join(&pin.digest["sha256:".len()..])
+    };
+    let stored = folder(&legal).join("adapter_model.safetensors");
+    let finance = repository("adapters/industries/finance/adapter_model.safetensors");
+    std::fs::copy(finance, stored).expect("swapped");
+    assert_eq!(reason(served.answer(served.request(Some(legal), 4).await).await), Reason::AdapterLoad);
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn a_passed_deadline_and_a_dropped_stream_both_free_the_sequence() {
+    let served = serve().await;
+    let long = GenerateRequest { ignore_eos: true, ..served.request(None, 490).await };
+    let mut late = Request::new(long.clone());
+    late.set_timeout(Duration::from_millis(30));
+    // The client's own timer is not what is tested: only the metadata goes on.
+    let mut stream = served.client().generate(late).await.map(tonic::Response::into_inner);
+    let ended = loop {
+        match &mut stream {
+            Err(status) => break status.clone(),
+            Ok(stream) => match stream.message().await {
+                Ok(Some(part)) => assert!(part.finish.is_none(), "it was too fast to be late"),
+                Ok(None) => panic!("the stream ended well"),
+                Err(status) => break status,
+            },
+        }
+    };
+    assert!(matches!(fault_of(&ended).reason, Reason::DeadlineExceeded | Reason::Cancelled), "{ended:?}");
+
+    let mut stream = served.client().generate(long).await.expect("starts").into_inner();
+    assert!(stream.message().await.expect("a first part").is_some());
+    drop(stream);
+    let idle = || async {
+        let status = served.client().get_status(GetStatusRequest {}).await.expect("status").into_inner();
+        status.running + status.waiting == 0
+            && status.kv_blocks_free + status.kv_blocks_cached >= status.kv_blocks_total
+    };
+    until(idle).await;
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn a_base_that_cannot_be_loaded_ends_the_worker_and_says_why() {
+    let registry = tempfile::tempdir().expect("folder");
+    let config = configuration(repository("migrations"), &registry);
+    let mut running = Worker::start(config, Shutdown::new()).await.expect("listens");
+    let why = running.ready().await.expect_err("no base there").to_string();
+    assert!(why.contains("base model"), "{why}");
+}
