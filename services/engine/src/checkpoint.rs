@@ -81,8 +81,11 @@ impl Checkpoint {
     }
 }
 
-/// Writes row `i` of a two-dimensional tensor as f32. `None` for element types that are not served.
-pub(crate) fn row_reader<'a>(view: &TensorView<'a>) -> Option<Box<dyn Fn(usize, &mut [f32]) + Sync + 'a>> {
+/// Writes row `i` of a matrix as f32.
+type RowReader<'a> = Box<dyn Fn(usize, &mut [f32]) + Sync + 'a>;
+
+/// The rows of a two-dimensional tensor. `None` for element types that are not served.
+fn row_reader<'a>(view: &TensorView<'a>) -> Option<RowReader<'a>> {
     let data = view.data;
     fn fill<const N: usize>(row: &mut [f32], index: usize, data: &[u8], widen: impl Fn([u8; N]) -> f32) {
         let bytes = &data[index * row.len() * N..][..row.len() * N];

@@ -3,6 +3,8 @@
 //!
 //! Tolerance: 1e-4 on each natural log-probability, in f32. Mixed against alone: no bit may differ.
 
+#![allow(clippy::unwrap_used)] // helpers of a test may panic as the test itself may
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -194,8 +194,8 @@ impl Task<'_> {
             mix_dims::<S, V, 1>(simd, weights, seen.clone(), |t| &value(t)[done..], &mut out[done..][..LANES]);
             done += LANES;
         }
-        for d in done..dim {
-            out[d] = seen.clone().fold(0.0, |sum, t| weights[t].mul_add(value(t)[d], sum));
+        for (d, out) in out.iter_mut().enumerate().skip(done) {
+            *out = seen.clone().fold(0.0, |sum, t| weights[t].mul_add(value(t)[d], sum));
         }
     }
 }

@@ -171,8 +171,8 @@ impl<W: WeightRows> Block<'_, W> {
         let mut r = 0;
         while r + R <= rows {
             let mut tile = [row(r); R];
-            for i in 1..R {
-                tile[i] = row(r + i);
+            for (i, tile) in tile.iter_mut().enumerate() {
+                *tile = row(r + i);
             }
             rows_of_block::<S, W, V, R, O>(simd, tile, w, &mut out[r * width..][..R * width], width);
             r += R;
@@ -195,8 +195,8 @@ fn rows_of_block<S: Simd, W: WeightRows, const V: usize, const R: usize, const O
     let mut o = 0;
     while o + O <= width {
         let mut weights = [w.row(o); O];
-        for i in 1..O {
-            weights[i] = w.row(o + i);
+        for (i, weights) in weights.iter_mut().enumerate() {
+            *weights = w.row(o + i);
         }
         let sums = dot::tile::<S, W::Row, V, R, O>(simd, x, weights);
         for r in 0..R {

@@ -215,3 +215,40 @@ fn yarn(fields: &Fields<'_>, original: f64, positions: usize) -> Result<Scaling,
         original,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rope(parameters: &str) -> Rope {
+        let fields = Fields::parse(parameters.as_bytes()).unwrap();
+        Rope::parse(&fields, 10_000.0, 8, 32, None).unwrap()
+    }
+
+    #[test]
+    fn only_a_long_sequence_of_a_dynamic_model_has_frequencies_of_its_own() {
+        let dynamic = rope(r#"{"rope_type": "dynamic", "factor": 2.0}"#);
+        let plain = rope("{}");
+        assert_eq!([0, 1, 32, 33].map(|length| dynamic.key(length)), [0, 0, 0, 33]);
+        assert_eq!([0, 1, 32, 33].map(|length| plain.key(length)), [0; 4]);
+        assert_eq!(dynamic.frequencies(32), plain.frequencies(0));
+        let (long, _) = dynamic.frequencies(64);
+        // θ' = θ · (2 · 64 / 32 − 1)^(8/6), by hand for the second pair
+        let want = (10_000.0 * 3f64.powf(8.0 / 6.0)).powf(-0.25);
+        assert!((f64::from(long[1]) / want - 1.0).abs() < 1e-6);
+        assert_eq!((dynamic.context_length(), plain.context_length()), (64, 32));
+    }
+
+    #[test]
+    fn yarn_scales_slow_turns_keeps_fast_ones_and_raises_the_factor() {
+        let yarn = rope(r#"{"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096}"#);
+        let (got, factor) = yarn.frequencies(0);
+        let (plain, _) = rope("{}").frequencies(0);
+        assert!((f64::from(factor) - (0.1 * 4f64.ln() + 1.0)).abs() < 1e-6);
+        assert_eq!(got[0], plain[0]);
+        assert!((got[3] / (plain[3] / 4.0) - 1.0).abs() < 1e-6);
+        assert_eq!(yarn.context_length(), 16_384);
+        let stated = r#"{"rope_type": "yarn", "factor": 4.0, "attention_factor": 1.5}"#;
+        assert_eq!(rope(stated).frequencies(0).1, 1.5);
+    }
+}
