@@ -26,6 +26,8 @@ pub struct Limits {
     pub patterns_max: usize,
     /// Backtracking steps that one match of one pattern may take.
     pub backtrack_max: usize,
+    /// Patterns in the config that need backtracking (look-around, back references); the others match in linear time.
+    pub backtracking_patterns_max: usize,
     /// Bytes that full private copies of base modules (`modules_to_save`) may take.
     pub private_bytes_max: u64,
 }
@@ -42,7 +44,8 @@ impl Default for Limits {
             rank_max: 1024,
             pattern_bytes_max: 4096,
             patterns_max: 4096,
-            backtrack_max: 100_000,
+            backtrack_max: 10_000,
+            backtracking_patterns_max: 32,
             private_bytes_max: 2 << 30,
         }
     }

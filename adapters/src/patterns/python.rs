@@ -6,7 +6,7 @@ use crate::limits::Limits;
 use crate::refusal::clip;
 
 /// Bytes that a compiled pattern may take.
-const COMPILED_BYTES_MAX: usize = 1 << 20;
+const COMPILED_BYTES_MAX: usize = 256 << 10;
 
 /// A pattern that is matched as Python's `re` does.
 #[derive(Debug)]
@@ -52,6 +52,13 @@ impl Pattern {
             .build()
             .map_err(|fault| error(text, format!("cannot be compiled: {}", clip(&fault.to_string(), 256))))?;
         Ok(Pattern { text: text.to_owned(), regex })
+    }
+
+    /// Whether a pattern may need backtracking: it looks around, refers back, or is atomic or possessive.
+    pub fn may_backtrack(text: &str) -> bool {
+        const MARKS: [&str; 11] = ["(?=", "(?!", "(?<=", "(?<!", "(?>", "(?(", "(?P=", "++", "*+", "?+", "}+"];
+        let refers_back = || text.as_bytes().windows(2).any(|pair| pair[0] == b'\\' && pair[1].is_ascii_digit());
+        MARKS.iter().any(|mark| text.contains(mark)) || refers_back()
     }
 
     pub fn is_match(&self, name: &str) -> Result<bool, PatternError> {

@@ -85,6 +85,7 @@ impl Targeting {
         limits: &Limits,
         findings: &mut Findings,
     ) -> Result<Targeting, PatternError> {
+        few_hard_patterns(config, limits)?;
         let rules = rules(config, sites, limits)?;
         let mut targeted = BTreeSet::new();
         for (name, site) in sites.iter() {
@@ -121,6 +122,30 @@ impl Targeting {
             }
         }
         Ok(Targeting { targeted, rank: config.rank, alpha: config.alpha, ranks, alphas, decided: true })
+    }
+}
+
+/// Bounds the work of all matches together: each is bounded, and so is the number of patterns that cost more than a
+/// single pass.
+fn few_hard_patterns(config: &LoraConfig, limits: &Limits) -> Result<(), PatternError> {
+    let selectors = [Some(&config.target_modules), config.exclude_modules.as_ref()];
+    let strings = selectors.into_iter().flatten().filter_map(|target| match target {
+        TargetModules::Pattern(text) => Some(text),
+        _ => None,
+    });
+    let lists = config.modules_to_save.iter().chain(&config.layers_pattern);
+    let ranks = config.rank_pattern.iter().map(|(key, _)| key);
+    let alphas = config.alpha_pattern.iter().map(|(key, _)| key);
+    let mut hard = strings.chain(lists).chain(ranks).chain(alphas).filter(|text| Pattern::may_backtrack(text));
+    match hard.nth(limits.backtracking_patterns_max) {
+        None => Ok(()),
+        Some(text) => Err(PatternError {
+            pattern: crate::refusal::clip(text, 128),
+            fault: format!(
+                "is one of more than {} with look-around or back references",
+                limits.backtracking_patterns_max
+            ),
+        }),
     }
 }
 

@@ -33,6 +33,10 @@ fn f10_patterns() {
     assert_eq!(hit(&Adapter::plain(), Limits { patterns_max: 1, ..Limits::default() })[0], Code::Quota);
     let named = Adapter::plain().with("alpha_pattern", json!({"(up|down)_proj": 1}));
     assert_eq!(hit(&named, Limits { pattern_bytes_max: 5, ..Limits::default() }), [Code::Pattern]);
+    let looking = json!({"(?=u)up_proj": 1, "(?=d)down_proj": 1, "gate_proj": 1});
+    let looking = Adapter::plain().with("alpha_pattern", looking);
+    assert_eq!(hit(&looking, Limits { backtracking_patterns_max: 1, ..Limits::default() }), [Code::Pattern]);
+    assert!(looking.judge_within(&LLAMA, &Limits { backtracking_patterns_max: 2, ..Limits::default() }).is_ok());
     let hard = Adapter::plain().with("target_modules", json!(r"(?:(?!x).)*[qv]_proj"));
     assert_eq!(hit(&hard, Limits { backtrack_max: 3, ..Limits::default() }), [Code::Pattern]);
 }
@@ -84,4 +88,16 @@ fn limits_can_be_configured_by_name() {
     assert_eq!(limits, Limits { rank_max: 64, ..Limits::default() });
     assert!(serde_json::from_value::<Limits>(json!({"rank_maximum": 64})).is_err());
     assert!(LoraConfig::read(b"{}", &limits).config.is_none());
+}
+
+#[test]
+fn f10_the_costliest_config_is_judged_in_bounded_work() {
+    // as many hard patterns as are allowed, each of which fails on every module after many steps
+    let keys: serde_json::Map<String, serde_json::Value> =
+        (0..32).map(|index| (format!(r"(?:(?=.)(?:\w|\.)){{0,40}}(?!x){index}!"), json!(index + 1))).collect();
+    let adapter = Adapter::plain().with("alpha_pattern", json!(keys));
+    match adapter.judge(&LLAMA) {
+        Ok(plan) => assert_eq!(plan.modules[0].alpha, 4.0),
+        Err(refusals) => assert_eq!(codes(&refusals), [Code::Pattern]),
+    }
 }
