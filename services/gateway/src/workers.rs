@@ -160,6 +160,8 @@ impl Workers {
                         break;
                     }
                 }
+                // Computing had begun, and the clock ran out over it.
+                Err(Failure::Refused(fault)) if fault.reason == Reason::DeadlineExceeded => return Err(fault),
                 Err(Failure::Refused(fault)) => {
                     reached(None);
                     return Err(fault);

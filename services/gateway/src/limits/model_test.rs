@@ -2,7 +2,6 @@
 //! And what only Redis can do wrong: hang, die, come back.
 
 use std::{
-    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -12,6 +11,7 @@ use std::{
 
 use domain::{RequestId, TenantId};
 use proptest::prelude::*;
+use tests::redis::{RedisServer, TestRedis};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -172,65 +172,6 @@ async fn apply(limits: &dyn RateLimits, clock: &AtomicU64, op: &Op) -> Answer {
     }
 }
 
-/// A Redis of the test's own, on a socket file, gone when this is.
-struct RedisServer {
-    process: Child,
-    folder: tempfile::TempDir,
-}
-
-impl RedisServer {
-    fn start() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let process = Self::launch(folder.path());
-        let server = Self { process, folder };
-        server.wait();
-        server
-    }
-
-    fn launch(folder: &std::path::Path) -> Child {
-        Command::new("redis-server")
-            .args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"])
-            .arg(folder.join("redis.sock"))
-            .arg("--dir")
-            .arg(folder)
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server is installed (apt-get install redis-server)")
-    }
-
-    fn url(&self) -> String {
-        format!("redis+unix://{}", self.folder.path().join("redis.sock").display())
-    }
-
-    fn wait(&self) {
-        let client = redis::Client::open(self.url()).expect("a good URL");
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while !client.get_connection().is_ok_and(|mut c| redis::cmd("PING").query::<String>(&mut c).is_ok()) {
-            assert!(Instant::now() < deadline, "redis-server does not answer");
-            std::thread::yield_now();
-        }
-    }
-
-    fn signal(&self, name: &str) {
-        let id = self.process.id().to_string();
-        assert!(Command::new("kill").args([name, &id]).status().expect("kill runs").success());
-    }
-
-    fn restart(&mut self) {
-        self.process.kill().expect("it runs");
-        self.process.wait().expect("it ends");
-        self.process = Self::launch(self.folder.path());
-        self.wait();
-    }
-}
-
-impl Drop for RedisServer {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 fn ask(limit: u32) -> Ask {
     Ask {
         id: RequestId::new(Uuid::now_v7()),
@@ -246,7 +187,7 @@ fn ask(limit: u32) -> Ask {
 #[test]
 fn redis_and_memory_answer_like_the_model() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let server = RedisServer::start();
+    let shared = runtime.block_on(TestRedis::new());
     let cases = AtomicU64::new(0);
     let config = ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() };
     let mut runner = proptest::test_runner::TestRunner::new(config);
@@ -258,7 +199,7 @@ fn redis_and_memory_answer_like_the_model() {
         let memory = InProcessLimits::with_clock(Arc::new(move || reader.load(Ordering::SeqCst)));
         let redis_clock = Arc::new(AtomicU64::new(model.now));
         runtime.block_on(async {
-            let redis = RedisLimits::new(&server.url(), &format!("case{case}"), Duration::from_secs(20))
+            let redis = RedisLimits::new(&shared.url, &format!("{}{case}", shared.prefix), Duration::from_secs(20))
                 .expect("a good URL")
                 .with_clock(Arc::clone(&redis_clock));
             for (step, op) in ops.iter().enumerate() {
@@ -276,17 +217,17 @@ fn redis_and_memory_answer_like_the_model() {
 
 #[tokio::test]
 async fn a_hanging_redis_refuses_within_the_bound_and_a_restarted_one_serves_again() {
-    let mut server = RedisServer::start();
+    let server = RedisServer::start();
     let limits = RedisLimits::new(&server.url(), "hang", Duration::from_millis(200)).expect("a good URL");
     limits.reserve(&ask(10)).await.expect("granted");
 
-    server.signal("-STOP");
+    server.pause();
     let start = Instant::now();
     let hanging = limits.reserve(&ask(10)).await;
     assert!(matches!(hanging, Err(Denied::Unavailable(_))), "{hanging:?}");
     assert!(start.elapsed() < Duration::from_secs(2), "took {:?}", start.elapsed());
-    server.signal("-CONT");
-
+    server.resume();
+    server.kill();
     server.restart();
     let deadline = Instant::now() + Duration::from_secs(20);
     while limits.reserve(&ask(10)).await.is_err() {
@@ -296,8 +237,8 @@ async fn a_hanging_redis_refuses_within_the_bound_and_a_restarted_one_serves_aga
 
 #[tokio::test]
 async fn with_the_servers_own_clock_the_slots_of_a_crashed_gateway_come_back() {
-    let server = RedisServer::start();
-    let limits = RedisLimits::new(&server.url(), "crash", Duration::from_secs(20)).expect("a good URL");
+    let shared = TestRedis::new().await;
+    let limits = RedisLimits::new(&shared.url, &shared.prefix, Duration::from_secs(20)).expect("a good URL");
     let crashed = Ask { lease: Duration::from_millis(300), ..ask(1) };
     limits.reserve(&crashed).await.expect("granted");
     let Err(Denied::Refused(refusal)) = limits.reserve(&ask(1)).await else { panic!("the only slot is taken") };

@@ -1,0 +1,255 @@
+//! A worker that does what a test says. It speaks `banyan.worker.v1` on a real socket, and tells the bundled base.
+
+use std::{
+    collections::VecDeque,
+    path::Path,
+    pin::Pin,
+    sync::{Arc, Mutex, OnceLock},
+};
+
+use adapters::Base;
+use chassis::{bearer, status::status_of};
+use domain::{Fault, Reason};
+use futures::{Stream, StreamExt as _, stream};
+use proto::{
+    v1,
+    worker::{
+        self as wire,
+        worker_service_server::{WorkerService, WorkerServiceServer},
+    },
+};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status, metadata::MetadataMap};
+
+pub const CLUSTER_TOKEN: &str = "cluster";
+/// What the fake tokenizer makes of any text: one token for each byte.
+pub const CONTEXT_LENGTH: u32 = 512;
+
+/// What a worker does next in an answer.
+#[derive(Clone)]
+pub enum Act {
+    /// A piece of text, one token for each byte.
+    Say(&'static str),
+    Fail(Reason),
+    /// The connection breaks: a status that nobody of ours made.
+    Break,
+    /// Nothing, until the stream is dropped.
+    Hang,
+    /// Ends as it should, with the digests of what was asked for.
+    Finish,
+    /// Ends with the digest of another adapter.
+    FinishWithAnother,
+}
+
+#[derive(Default)]
+struct Script {
+    acts: Vec<Act>,
+    requests: Vec<wire::GenerateRequest>,
+    timeouts: Vec<Option<String>>,
+    fail_probe: bool,
+}
+
+pub struct FakeWorker {
+    pub name: &'static str,
+    pub url: String,
+    script: Arc<Mutex<Script>>,
+    dropped: watch::Receiver<u32>,
+    task: JoinHandle<()>,
+}
+
+impl FakeWorker {
+    pub async fn start(name: &'static str, acts: Vec<Act>) -> Self {
+        let script = Arc::new(Mutex::new(Script { acts, ..Script::default() }));
+        let (drops, dropped) = watch::channel(0);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("bound"));
+        let service = WorkerServiceServer::new(Service { name, script: Arc::clone(&script), drops });
+        let server = tonic::transport::Server::builder().add_service(service);
+        let task = tokio::spawn(async move {
+            let _ = server.serve_with_incoming(TcpListenerStream::new(listener)).await;
+        });
+        Self { name, url, script, dropped, task }
+    }
+
+    pub fn will(&self, acts: Vec<Act>) {
+        self.script.lock().expect("script").acts = acts;
+    }
+
+    pub fn will_not_load(&self) {
+        self.script.lock().expect("script").fail_probe = true;
+    }
+
+    pub fn requests(&self) -> Vec<wire::GenerateRequest> {
+        self.script.lock().expect("script").requests.clone()
+    }
+
+    /// The `grpc-timeout` of every generation.
+    pub fn timeouts(&self) -> Vec<Option<String>> {
+        self.script.lock().expect("script").timeouts.clone()
+    }
+
+    /// Waits until the gateway has dropped so many streams that were not at their end.
+    pub async fn dropped(&mut self, count: u32) {
+        let waiting = self.dropped.wait_for(|dropped| *dropped >= count);
+        tokio::time::timeout(std::time::Duration::from_secs(20), waiting)
+            .await
+            .expect("in time")
+            .expect("worker lives");
+    }
+}
+
+impl Drop for FakeWorker {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Service {
+    name: &'static str,
+    script: Arc<Mutex<Script>>,
+    drops: watch::Sender<u32>,
+}
+
+/// Counts if it is dropped while acts remain.
+struct Performance {
+    acts: VecDeque<Act>,
+    request: wire::GenerateRequest,
+    name: &'static str,
+    said: u32,
+    drops: watch::Sender<u32>,
+}
+
+impl Drop for Performance {
+    fn drop(&mut self) {
+        if !self.acts.is_empty() {
+            self.drops.send_modify(|dropped| *dropped += 1);
+        }
+    }
+}
+
+impl Performance {
+    async fn next(mut self) -> Option<(Result<wire::GenerateResponse, Status>, Self)> {
+        // Only a finished act is taken off, so that a hanging one is seen to be dropped.
+        let act = self.acts.front()?.clone();
+        let step = match act {
+            Act::Say(text) => {
+                self.said += text.len() as u32;
+                let tokens = text.bytes().map(|byte| v1::Token { id: byte.into(), ..v1::Token::default() });
+                Ok(wire::GenerateResponse { text: text.to_owned(), tokens: tokens.collect(), finish: None })
+            }
+            Act::Fail(reason) => Err(status_of(&Fault::new(reason, "scripted"), &self.request.request_id)),
+            Act::Break => Err(Status::unknown("transport error")),
+            Act::Hang => std::future::pending().await,
+            Act::Finish => Ok(self.finish(self.request.adapter.clone().map(|pin| pin.digest).unwrap_or_default())),
+            Act::FinishWithAnother => Ok(self.finish(format!("sha256:{}", "ab".repeat(32)))),
+        };
+        self.acts.pop_front();
+        Some((step, self))
+    }
+
+    fn finish(&self, adapter_digest: String) -> wire::GenerateResponse {
+        let usage = v1::Usage {
+            prompt_tokens: self.request.prompt.len() as u32,
+            cached_prompt_tokens: 1,
+            completion_tokens: self.said,
+        };
+        let finish = wire::WorkerFinish {
+            reason: v1::FinishReason::Length.into(),
+            usage: Some(usage),
+            base_digest: self.request.base_digest.clone(),
+            adapter_digest,
+            worker: self.name.to_owned(),
+        };
+        wire::GenerateResponse { finish: Some(finish), ..wire::GenerateResponse::default() }
+    }
+}
+
+impl Service {
+    fn check(&self, metadata: &MetadataMap) -> Result<(), Status> {
+        if bearer::token(metadata) == Some(CLUSTER_TOKEN) {
+            return Ok(());
+        }
+        Err(status_of(&Fault::new(Reason::Unauthenticated, "no cluster token"), "r"))
+    }
+}
+
+#[tonic::async_trait]
+impl WorkerService for Service {
+    type GenerateStream = Pin<Box<dyn Stream<Item = Result<wire::GenerateResponse, Status>> + Send>>;
+
+    async fn generate(
+        &self,
+        request: Request<wire::GenerateRequest>,
+    ) -> Result<Response<Self::GenerateStream>, Status> {
+        self.check(request.metadata())?;
+        let timeout = request.metadata().get("grpc-timeout").and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let request = request.into_inner();
+        let acts = {
+            let mut script = self.script.lock().expect("script");
+            script.requests.push(request.clone());
+            script.timeouts.push(timeout);
+            script.acts.clone()
+        };
+        // As an engine does, it refuses before there is a stream.
+        if let [Act::Fail(reason @ Reason::QueueFull)] = acts[..] {
+            let full = Fault::new(reason, "the queue is full").retry_after(std::time::Duration::from_millis(700));
+            return Err(status_of(&full, &request.request_id));
+        }
+        let play = Performance { acts: acts.into(), request, name: self.name, said: 0, drops: self.drops.clone() };
+        Ok(Response::new(stream::unfold(play, Performance::next).boxed()))
+    }
+
+    async fn tokenize(
+        &self,
+        request: Request<wire::TokenizeRequest>,
+    ) -> Result<Response<wire::TokenizeResponse>, Status> {
+        use wire::tokenize_request::Input;
+        self.check(request.metadata())?;
+        let ids = match request.into_inner().input {
+            Some(Input::Prompt(text)) => text.bytes().map(u32::from).collect(),
+            Some(Input::Tokens(tokens)) => tokens.ids,
+            Some(Input::Chat(chat)) => {
+                chat.messages.iter().flat_map(|message| message.content.bytes().map(u32::from)).collect()
+            }
+            None => Vec::new(),
+        };
+        Ok(Response::new(wire::TokenizeResponse { ids }))
+    }
+
+    async fn get_base(&self, request: Request<wire::GetBaseRequest>) -> Result<Response<wire::Base>, Status> {
+        self.check(request.metadata())?;
+        Ok(Response::new(base().clone()))
+    }
+
+    async fn probe_adapter(
+        &self,
+        request: Request<wire::ProbeAdapterRequest>,
+    ) -> Result<Response<wire::ProbeAdapterResponse>, Status> {
+        self.check(request.metadata())?;
+        if self.script.lock().expect("script").fail_probe {
+            return Err(status_of(&Fault::new(Reason::AdapterLoad, "cannot be loaded"), "r"));
+        }
+        Ok(Response::new(wire::ProbeAdapterResponse { max_delta: 0.5 }))
+    }
+
+    async fn get_status(&self, request: Request<wire::GetStatusRequest>) -> Result<Response<wire::Status>, Status> {
+        self.check(request.metadata())?;
+        let status = wire::Status { worker: self.name.to_owned(), waiting_max: 8, ..wire::Status::default() };
+        Ok(Response::new(status))
+    }
+}
+
+/// The bundled base, read once.
+pub fn base() -> &'static wire::Base {
+    static BASE: OnceLock<wire::Base> = OnceLock::new();
+    BASE.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../adapters/seed/base");
+        let base = Base::read(&folder).expect("the bundled base is readable");
+        wire::Base {
+            digest: base.digest().to_string(),
+            context_length: CONTEXT_LENGTH,
+            inventory_json: serde_json::to_vec(&base).expect("JSON"),
+        }
+    })
+}

@@ -1,0 +1,10 @@
+//! The gateway over gRPC, on real PostgreSQL. Workers are scripted: they are the one fake, and the wire is the seam.
+
+mod admin;
+mod auth;
+mod fake_worker;
+mod generate;
+mod isolation;
+mod limits;
+mod platform;
+mod uploads;
