@@ -19,7 +19,8 @@ use tempfile::TempDir;
 pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Ends with the server. Beside it waits a watcher for the end of standard input, which comes with the end of the test
-/// process, kills included: it ends the server and removes the folder, unless it was told `keep`.
+/// process, kills included: it ends the server and removes the folder, unless it was told `keep`. A signal to the whole
+/// process group, as from Ctrl-C, does not keep it from that.
 const SUPERVISE: &str = r#"
 exec 3<&0
 "$@" </dev/null 3<&- >>"$LOG" 2>&1 &
@@ -27,6 +28,7 @@ server=$!
 echo "$server"
 exec >/dev/null 2>&1
 (
+  trap '' HUP INT TERM
   order=$(cat <&3)
   [ "$order" = keep ] && exit
   kill -CONT "$server"

@@ -6,9 +6,12 @@
 //! machine. For more, give `banyan` the URL of a server.
 
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{self, DirBuilder, File, Permissions, TryLockError},
     io,
-    os::unix::net::{UnixListener, UnixStream},
+    os::unix::{
+        fs::{DirBuilderExt, PermissionsExt},
+        net::{UnixListener, UnixStream},
+    },
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -99,17 +102,20 @@ fn start(folder: &Path) -> Result<Embedded, EmbeddedError> {
     let root = folder.join("pglite");
     pglite_oxide::install_into(&root)
         .map_err(|error| EmbeddedError::Open { path: folder.to_owned(), reason: format!("{error:#}") })?;
-    // Not in `folder`: the path of a socket may not be longer than about a hundred bytes.
-    let sockets = tempfile::Builder::new().prefix("banyan-").tempdir();
-    let sockets = sockets.map_err(io("cannot make a folder for the socket".to_owned()))?;
-    let socket = sockets.path().join(SOCKET);
-    let listener = UnixListener::bind(&socket).map_err(io(format!("cannot listen on {}", socket.display())))?;
-    let url = format!("postgresql://postgres@localhost/postgres?host={}&sslmode=disable", sockets.path().display());
+    let (sockets, temporary) = socket_folder(folder).map_err(io("cannot make a folder for the socket".to_owned()))?;
+    let socket = sockets.join(SOCKET);
+    let listener = listen(&socket).map_err(io(format!("cannot listen on {}", socket.display())))?;
+    let url = format!("postgresql://postgres@localhost/postgres?host={}&sslmode=disable", sockets.display());
 
     let stopping = Arc::new(AtomicBool::new(false));
     let (end, ended) = oneshot::channel();
-    let server =
-        Server { proxy: PgliteProxy::new(root), listener, stopping: stopping.clone(), _lock: lock, _sockets: sockets };
+    let server = Server {
+        proxy: PgliteProxy::new(root),
+        listener,
+        stopping: stopping.clone(),
+        _lock: lock,
+        _temporary: temporary,
+    };
     // PostgreSQL blocks its thread, so it gets one that is not the runtime's.
     let spawned = thread::Builder::new().name("embedded-postgres".to_owned()).spawn(move || {
         server.serve();
@@ -132,12 +138,38 @@ fn lock(folder: &Path) -> Result<File, EmbeddedError> {
     }
 }
 
+/// A folder that only this user can enter: in the data where its path can be one of a socket (about a hundred bytes) and
+/// stands in a URL as it is, else a temporary one.
+fn socket_folder(folder: &Path) -> io::Result<(PathBuf, Option<TempDir>)> {
+    const LENGTH_MAX: usize = 100;
+    let path = folder.canonicalize()?.join("socket");
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
+    if path.join(SOCKET).as_os_str().len() <= LENGTH_MAX
+        && path.as_os_str().as_encoded_bytes().iter().all(|b| plain(*b))
+    {
+        DirBuilder::new().mode(0o700).recursive(true).create(&path)?;
+        fs::set_permissions(&path, Permissions::from_mode(0o700))?;
+        return Ok((path, None));
+    }
+    let temporary = tempfile::Builder::new().prefix("banyan-").tempdir()?;
+    Ok((temporary.path().to_owned(), Some(temporary)))
+}
+
+/// The caller holds the lock, so a socket that is there already is what a killed process has left.
+fn listen(socket: &Path) -> io::Result<UnixListener> {
+    match fs::remove_file(socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    UnixListener::bind(socket)
+}
+
 struct Server {
     proxy: PgliteProxy,
     listener: UnixListener,
     stopping: Arc<AtomicBool>,
     _lock: File,
-    _sockets: TempDir,
+    _temporary: Option<TempDir>,
 }
 
 impl Server {

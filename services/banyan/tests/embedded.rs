@@ -54,6 +54,16 @@ async fn a_folder_belongs_to_one_at_a_time_and_keeps_its_rows() {
 }
 
 #[tokio::test]
+async fn any_path_of_a_folder_will_do() {
+    let folder = tempfile::tempdir().expect("make a folder");
+    for name in ["with space & more%20", &"long".repeat(50), "数据"] {
+        let embedded = Embedded::start(&folder.path().join(name)).await.expect("start");
+        assert_eq!(count(embedded.url(), "select 7::bigint").await, 7, "{name}");
+        embedded.stop().await.expect("stop");
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_breaks_off_or_talks_nonsense_costs_only_itself() {
     let folder = tempfile::tempdir().expect("make a folder");
     let embedded = Embedded::start(folder.path()).await.expect("start");
