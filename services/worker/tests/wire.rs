@@ -40,13 +40,12 @@ fn repository(path: &str) -> PathBuf {
 }
 
 fn configuration(base: PathBuf, registry: &TempDir) -> WorkerConfig {
-    let overrides = toml::toml! {
+    let mut overrides = toml::toml! {
         dtype = "f32"
         cluster_token = "the cluster token"
         [listen]
         address = "127.0.0.1:0"
     };
-    let mut overrides = overrides;
     overrides.insert("base".into(), base.display().to_string().into());
     overrides.insert("registry".into(), registry.path().display().to_string().into());
     config::load(worker::DEFAULTS, None, "BANYAN_WORKER_TEST_NONE_", &overrides).expect("a configuration")
@@ -153,7 +152,7 @@ async fn an_adapter_is_fetched_by_its_digest_and_the_receipt_says_what_ran() {
     let status = served.client().get_status(GetStatusRequest {}).await.expect("status").into_inner();
     assert_eq!(
         status.residents.iter().filter_map(|resident| resident.adapter.clone()).collect::<Vec<_>>(),
-        [pin.clone()]
+        std::slice::from_ref(&pin)
     );
     assert_eq!(status.worker, finish.worker);
     let probe = served.client().probe_adapter(ProbeAdapterRequest { adapter: Some(pin) }).await.expect("probed");

@@ -153,10 +153,10 @@ impl std::str::FromStr for ShapeArgs {
             }
             *field = value;
         }
-        if shape.heads % shape.kv_heads != 0 {
+        if !shape.heads.is_multiple_of(shape.kv_heads) {
             return Err("heads must be a multiple of kv-heads".into());
         }
-        if shape.head % 2 != 0 {
+        if !shape.head.is_multiple_of(2) {
             return Err("head must be even".into());
         }
         Ok(shape)
