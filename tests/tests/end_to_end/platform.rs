@@ -108,7 +108,7 @@ impl Platform {
         InferenceServiceClient::new(self.public_channel().await)
     }
 
-    pub async fn public_channel(&self) -> Channel {
+    async fn public_channel(&self) -> Channel {
         connect(self.gateway.inference_addr).await
     }
 

@@ -60,7 +60,7 @@ pub fn run_with_input(arguments: &[&str], input: &str) -> Done {
     finish(child.wait_with_output().expect("ends"))
 }
 
-fn finish(output: std::process::Output) -> Done {
+pub fn finish(output: std::process::Output) -> Done {
     Done {
         code: output.status.code().unwrap_or(-1),
         out: String::from_utf8(output.stdout).expect("UTF-8"),

@@ -4,6 +4,7 @@
 mod command;
 mod inspect;
 mod platform;
+mod processes;
 mod score;
 mod up;
 mod usage;

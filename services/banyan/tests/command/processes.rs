@@ -1,0 +1,180 @@
+//! Gateway and workers as processes of their own, on real PostgreSQL and Redis, and what a `kill -9` leaves.
+
+use std::{
+    net::TcpListener,
+    process::{Child, Stdio},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+use tests::{postgres::TestDatabase, redis::TestRedis};
+use tokio::runtime::Runtime;
+
+use crate::command::{Done, command, repository, text};
+
+const DEADLINE: Duration = Duration::from_secs(120);
+const OPERATOR_TOKEN: &str = "operator";
+const QUESTION: &str = "What does E-17 mean?";
+
+/// One gateway and two workers. Killed when dropped.
+struct Deployment {
+    gateway: Process,
+    workers: [Process; 2],
+    database: TestDatabase,
+    runtime: Runtime,
+    _registry: TempDir,
+}
+
+struct Process {
+    arguments: Vec<String>,
+    child: Child,
+}
+
+impl Process {
+    fn start(arguments: Vec<String>) -> Self {
+        let child = spawn(&arguments);
+        Self { arguments, child }
+    }
+
+    /// As an out-of-memory killer does it.
+    fn kill(&mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it ends");
+    }
+
+    fn restart(&mut self) {
+        self.child = spawn(&self.arguments);
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Fails only when it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Deployment {
+    fn start() -> Self {
+        let runtime = Runtime::new().expect("a runtime");
+        let (database, redis) = runtime.block_on(async { (TestDatabase::new().await, TestRedis::new().await) });
+        let registry = tempfile::tempdir().expect("a folder");
+        let common = ["--registry", text(registry.path()), "--set", "cluster_token=shared"].map(str::to_owned);
+        let seed = repository("adapters/seed/base");
+        let addresses = [free_address(), free_address()];
+        let workers = [0, 1].map(|number| {
+            let own = [
+                "worker",
+                "--listen",
+                &addresses[number],
+                "--base",
+                text(&seed),
+                "--set",
+                "base_names=['banyan-seed']",
+            ];
+            let named = ["--name".to_owned(), format!("worker-{number}")];
+            Process::start(own.map(str::to_owned).into_iter().chain(named).chain(common.clone()).collect())
+        });
+        let (listen, admin) = (free_address(), free_address());
+        let own = ["gateway", "--migrate", "--listen", &listen, "--admin-listen", &admin].map(str::to_owned);
+        let settings = [
+            ("--postgres", database.owner_url()),
+            ("--redis", redis.url.clone()),
+            ("--set", format!("limits.redis_prefix={}", redis.prefix)),
+            ("--set", format!("operator_token={OPERATOR_TOKEN}")),
+            ("--set", "key_pepper=pepper".to_owned()),
+            ("--worker", format!("http://{}", addresses[0])),
+            ("--worker", format!("http://{}", addresses[1])),
+        ];
+        let settings = settings.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]);
+        let gateway = Process::start(own.into_iter().chain(settings).chain(common).collect());
+        let deployment = Self { gateway, workers, database, runtime, _registry: registry };
+        deployment.eventually("the gateway answers", &["tenant", "list"]);
+        deployment
+    }
+
+    /// A client verb against this gateway.
+    fn run(&self, arguments: &[&str]) -> Done {
+        let address = |flag: &str| {
+            let at = self.gateway.arguments.iter().position(|argument| argument == flag).expect("a flag");
+            format!("http://{}", self.gateway.arguments[at + 1])
+        };
+        let nothing_here = tempfile::tempdir().expect("a folder");
+        let output = command()
+            .args(arguments)
+            .args(["--endpoint", &address("--listen"), "--admin-endpoint", &address("--admin-listen")])
+            .args(["--operator-token", OPERATOR_TOKEN, "--data", text(nothing_here.path())])
+            .output()
+            .expect("the binary runs");
+        crate::command::finish(output)
+    }
+
+    /// Runs the verb until it succeeds: somebody is just starting.
+    fn eventually(&self, what: &str, arguments: &[&str]) -> Done {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let done = self.run(arguments);
+            if done.code == 0 {
+                return done;
+            }
+            assert!(Instant::now() < end, "{what}: {done:?}");
+        }
+    }
+
+    /// Answers that are on record as finished.
+    fn recorded(&self) -> i64 {
+        self.runtime.block_on(async {
+            let mut connection =
+                <sqlx::PgConnection as sqlx::Connection>::connect(&self.database.owner_url()).await.expect("connect");
+            let count = sqlx::query_scalar("select count(*) from usage_records where outcome = 'finished'");
+            count.fetch_one(&mut connection).await.expect("count")
+        })
+    }
+}
+
+#[test]
+fn killing_a_worker_or_the_gateway_loses_nothing_that_was_committed() {
+    let mut deployment = Deployment::start();
+    deployment.run(&["tenant", "create", "acme"]).ok();
+    let key = deployment.run(&["key", "create", "--tenant", "acme"]).ok();
+    let ask = ["generate", "-m", "acme/claims", "--key", key.trim(), "--temperature", "0", "--json", QUESTION];
+    let dir = repository("adapters/industries/finance");
+    let push = ["adapter", "push", text(&dir), "--tenant", "acme", "--name", "claims", "--alias", "live"];
+    // An upload is probed on a worker, and those are still loading.
+    let digest = deployment.eventually("a worker takes the adapter", &push).ok().trim().to_owned();
+    let first = deployment.run(&ask).json();
+    let mut answers = 1;
+
+    // Whoever answered dies; the other one answers the same.
+    let served = first["receipt"]["worker"].as_str().expect("a worker").to_owned();
+    let victim = usize::from(served.ends_with('1'));
+    deployment.workers[victim].kill();
+    let second = deployment.eventually("the other worker answers", &ask).json();
+    answers += 1;
+    assert_eq!(second["text"], first["text"]);
+    assert_ne!(second["receipt"]["worker"], first["receipt"]["worker"]);
+    assert_eq!(second["receipt"]["adapter_digest"], digest.as_str());
+
+    deployment.gateway.kill();
+    assert_eq!(deployment.recorded(), answers, "every answer that was given is on record");
+    deployment.workers[victim].restart();
+    deployment.gateway.restart();
+    let third = deployment.eventually("the next start answers", &ask).json();
+    answers += 1;
+    assert_eq!(third["text"], first["text"]);
+    assert_eq!(deployment.recorded(), answers);
+    let shown = deployment.run(&["adapter", "show", "acme/claims", "--json"]).json();
+    assert_eq!(shown["version"]["digest"], digest.as_str());
+}
+
+fn spawn(arguments: &[String]) -> Child {
+    let child = command().args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    child.expect("the binary runs")
+}
+
+/// Free now; a process that is killed must find its own again.
+fn free_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("an address").to_string()
+}
