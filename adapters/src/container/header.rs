@@ -105,13 +105,11 @@ impl Header {
 
 fn header_length(bytes: [u8; LENGTH_BYTES], file_bytes: usize, limits: &Limits) -> Result<usize, ContainerError> {
     let found = u64::from_le_bytes(bytes);
+    let left = file_bytes.saturating_sub(LENGTH_BYTES);
+    let length = usize::try_from(found).ok().filter(|length| *length <= left);
+    let length = length.ok_or(ContainerError::HeaderPastEnd { found })?;
     let limit = limits.header_bytes_max;
-    let length = usize::try_from(found).ok().filter(|length| *length <= limit);
-    let length = length.ok_or(ContainerError::HeaderTooLarge { found, limit })?;
-    if length > file_bytes.saturating_sub(LENGTH_BYTES) {
-        return Err(ContainerError::HeaderPastEnd { found });
-    }
-    Ok(length)
+    if length > limit { Err(ContainerError::HeaderTooLarge { found, limit }) } else { Ok(length) }
 }
 
 /// Checks that the ranges, in order, cover `data_bytes` bytes exactly, and that each holds its tensor.
