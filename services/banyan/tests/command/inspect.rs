@@ -10,7 +10,7 @@ fn an_adapter_that_fits_shows_its_receipt() {
     let done = run(&["inspect", text(&dir), "--base", text(&base), "--json"]);
     let answer = done.json();
     assert_eq!((done.code, &answer["accepted"]), (0, &true.into()));
-    assert_eq!(answer["receipt"]["modules"].as_array().map(Vec::len), Some(42));
+    assert_eq!(answer["receipt"]["modules"].as_array().map(Vec::len), Some(44));
     assert!(answer["receipt"]["modules"][0]["delta_norm"].as_f64().is_some_and(|norm| norm > 0.0));
     let table = run(&["inspect", text(&dir), "--base", text(&base)]).ok();
     assert!(table.contains("model.layers.5.self_attn.q_proj"), "{table}");
