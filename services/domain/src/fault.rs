@@ -129,7 +129,8 @@ impl Fault {
     /// Does not exist, or is not the caller's: always the same words.
     pub fn not_found(kind: &'static str, name: impl Into<String>) -> Self {
         let name = name.into();
-        Self::new(Reason::NotFound, format!("{kind} `{name}` was not found")).detail(Detail::Resource { kind: kind.into(), name })
+        Self::new(Reason::NotFound, format!("{kind} `{name}` was not found"))
+            .detail(Detail::Resource { kind: kind.into(), name })
     }
 
     /// A fault of ours; the cause is logged where this is made and never sent.
