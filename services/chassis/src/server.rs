@@ -20,6 +20,8 @@ pub struct ListenConfig {
     pub address: String,
     /// Further connections wait in the kernel's queue until one closes.
     pub connections_max: usize,
+    /// A connection that has not begun to speak HTTP/2 after this long is closed.
+    pub handshake_ms: u64,
     /// Calls in flight on one connection.
     pub streams_per_connection_max: u32,
     /// A connection whose peer does not answer pings is closed after interval plus timeout.
@@ -34,6 +36,7 @@ impl Default for ListenConfig {
         Self {
             address: "127.0.0.1:0".to_owned(),
             connections_max: 1_024,
+            handshake_ms: 10_000,
             streams_per_connection_max: 256,
             keepalive_interval_ms: 20_000,
             keepalive_timeout_ms: 10_000,
@@ -94,13 +97,17 @@ impl GrpcServer {
         let routes = routes
             .add_service(tonic_health::pb::health_server::HealthServer::new(health.service))
             .add_service(reflection);
+        let handshake = Duration::from_millis(self.config.handshake_ms);
         let connections = Arc::new(Semaphore::new(self.config.connections_max));
         let serving = Server::builder()
             .max_concurrent_streams(self.config.streams_per_connection_max)
             .http2_keepalive_interval(Some(Duration::from_millis(self.config.keepalive_interval_ms)))
             .http2_keepalive_timeout(Some(Duration::from_millis(self.config.keepalive_timeout_ms)))
             .add_routes(routes)
-            .serve_with_incoming_shutdown(connection::bounded(self.listener, connections), shutdown.triggered());
+            .serve_with_incoming_shutdown(
+                connection::bounded(self.listener, connections, handshake),
+                shutdown.triggered(),
+            );
         let drained = async {
             shutdown.triggered().await;
             tokio::time::sleep(Duration::from_millis(self.config.drain_ms)).await;

@@ -65,13 +65,15 @@ impl Generator {
             base: model.base.digest,
             prompt_tokens: prompt.len() as u64,
         };
+        let lease = reservation.lease().clone();
         let mut meter = Meter::start(tenant, &session, &subject, reservation, place, self.metrics.clone());
         let job = job(&session, &model, prompt, max_tokens, request);
-        let picked = self
+        let picking = self
             .workers
             .generate(&job, session.deadline, |worker| meter.reached(worker))
-            .instrument(info_span!("pick", adapter = job.pin.map(|pin| tracing::field::display(pin.digest))))
-            .await;
+            .instrument(info_span!("pick", adapter = job.pin.map(|pin| tracing::field::display(pin.digest))));
+        // The first step may be long in coming: a queue, an adapter to load, a long prompt.
+        let picked = lease.keep_during(ms(self.config.limits.renew_ms), picking).await;
         match picked {
             Ok(answer) => Ok(self.relay(answer, meter, &job, &session)),
             Err(fault) => {

@@ -26,7 +26,7 @@ use std::{fmt, time::Duration};
 use domain::{Detail, Fault, Reason, RequestId, TenantId};
 use futures::future::BoxFuture;
 
-pub use admission::{Admission, Reservation};
+pub use admission::{Admission, Lease, Reservation};
 pub use in_process::InProcessLimits;
 pub use redis::RedisLimits;
 

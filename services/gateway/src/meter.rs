@@ -82,7 +82,7 @@ impl Meter {
     /// Keeps the slot of concurrency.
     pub fn renew(&self) {
         if let Some((reservation, _)) = &self.held {
-            reservation.renew();
+            reservation.lease().renew();
         }
     }
 

@@ -72,7 +72,7 @@ impl Uploads {
         target: Target,
         chunks: impl Stream<Item = Result<Chunk, Fault>> + Send,
     ) -> Result<AdapterVersion, Fault> {
-        let _place = self.places.try_acquire().map_err(|_| {
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             Fault::new(Reason::QueueFull, "too many uploads at the same time").retry_after(Duration::from_secs(5))
         })?;
         let base = self.workers.base()?;
@@ -83,9 +83,9 @@ impl Uploads {
             used: stock.adapter_bytes,
             memory: Arc::clone(&self.memory),
         };
-        let received = receive::receive(chunks, terms).await?;
-        let plan = judge(received.files.clone(), base, self.limits(&target)).await?;
-        let version = self.publish(session, &target, &received.files, plan).await?;
+        let receive::Received { files, memory } = receive::receive(chunks, terms).await?;
+        let (plan, _held) = judge(files.clone(), base, self.limits(&target), (place, memory)).await?;
+        let version = self.publish(session, &target, &files, plan).await?;
         tracing::info!(adapter = %target.adapter, digest = %version.digest, size_bytes = version.size_bytes, "version taken in");
         Ok(version)
     }
@@ -167,10 +167,16 @@ impl Uploads {
     }
 }
 
-/// Off the async threads: it reads every tensor.
-async fn judge(files: Files, base: Arc<BaseModel>, limits: adapters::Limits) -> Result<Plan, Fault> {
-    match tokio::task::spawn_blocking(move || files.resolve(&base.inventory, &limits)).await {
-        Ok(verdict) => verdict.map_err(|refusals| refused(&refusals)),
+/// Off the async threads: it reads every tensor. It goes on when the client has gone away, so what the upload holds goes
+/// with it, and comes back with the verdict.
+async fn judge<H: Send + 'static>(
+    files: Files,
+    base: Arc<BaseModel>,
+    limits: adapters::Limits,
+    held: H,
+) -> Result<(Plan, H), Fault> {
+    match tokio::task::spawn_blocking(move || (files.resolve(&base.inventory, &limits), held)).await {
+        Ok((verdict, held)) => verdict.map(|plan| (plan, held)).map_err(|refusals| refused(&refusals)),
         Err(error) => {
             tracing::error!(%error, "judging an adapter failed");
             Err(Fault::internal())

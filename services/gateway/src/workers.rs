@@ -117,12 +117,12 @@ impl Workers {
 
     /// Token ids of an input, as the base's own tokenizer and chat template have them.
     pub async fn tokenize(&self, input: &Input, id: RequestId, deadline: Deadline) -> Result<Vec<u32>, Fault> {
-        let deadline = deadline.at_most(ms(self.inner.config.call_timeout_ms));
+        let patience = ms(self.inner.config.call_timeout_ms);
         let message = wire::tokenize(input);
         for peer in self.inner.candidates(id.uuid().as_bytes()) {
-            match peer.tokenize(message.clone(), id, deadline).await {
+            match peer.tokenize(message.clone(), id, deadline.at_most(patience)).await {
                 Ok(ids) => return Ok(ids),
-                Err(failure) => self.inner.pass_over(&peer, failure)?,
+                Err(failure) => self.inner.pass_over(&peer, failure.seen_by(deadline))?,
             }
         }
         Err(unavailable())
@@ -130,11 +130,11 @@ impl Workers {
 
     /// Largest effect of a version on a fixed text; proves that a worker can load it.
     pub async fn probe(&self, pin: Pin, id: RequestId, deadline: Deadline) -> Result<f64, Fault> {
-        let deadline = deadline.at_most(ms(self.inner.config.probe_timeout_ms));
+        let patience = ms(self.inner.config.probe_timeout_ms);
         for peer in self.inner.candidates(pin.digest.as_bytes()) {
-            match peer.probe(pin, id, deadline).await {
+            match peer.probe(pin, id, deadline.at_most(patience)).await {
                 Ok(delta) => return Ok(delta),
-                Err(failure) => self.inner.pass_over(&peer, failure)?,
+                Err(failure) => self.inner.pass_over(&peer, failure.seen_by(deadline))?,
             }
         }
         Err(unavailable())
@@ -166,7 +166,10 @@ impl Workers {
                     reached(None);
                     return Err(fault);
                 }
-                Err(failure) => self.inner.pass_over(&peer, failure)?,
+                Err(failure) => {
+                    reached(None);
+                    self.inner.pass_over(&peer, failure)?;
+                }
             }
         }
         Err(refusal.unwrap_or_else(unavailable))
@@ -184,7 +187,8 @@ impl Inner {
     /// The workers that are well, the best one for this key first, then by load.
     fn candidates(&self, key: &[u8]) -> Vec<Arc<Peer>> {
         let mut well: Vec<_> = self.peers.iter().filter(|peer| peer.is_well()).cloned().collect();
-        well.sort_by_key(|peer| (peer.load(), std::cmp::Reverse(weight(key, peer.url()))));
+        // Cached: the load changes while we sort.
+        well.sort_by_cached_key(|peer| (peer.load(), std::cmp::Reverse(weight(key, peer.url()))));
         let preferred = well.iter().enumerate().max_by_key(|(_, peer)| weight(key, peer.url()));
         if let Some((at, peer)) = preferred
             && !peer.is_busy()

@@ -78,7 +78,7 @@ impl Worker {
     /// When the address is taken or the registry makes no sense.
     pub async fn start(config: WorkerConfig, shutdown: Shutdown) -> Result<RunningWorker, WorkerError> {
         let options = config.registry_options.iter().map(|(key, value)| (key.clone(), value.reveal().to_owned()));
-        let registry = Registry::open(&config.registry, options)?;
+        let registry = Registry::open(&config.registry, options)?.with_limits(config.engine.adapter.clone());
         let server = GrpcServer::bind(config.listen.clone()).await?;
         let addr = server.local_addr();
         let (sender, loaded) = watch::channel(None);

@@ -3,7 +3,6 @@
 use adapters::{BiasReplacement, Container, ModuleKind, ModulePlan, Plan, PrivateModule, TensorRef};
 use domain::Digest;
 use kernels::{Lora, Matrix, Storage};
-use rayon::prelude::*;
 
 use super::{Adapter, EmbeddingChange, EmbeddingLora, HeadChange, LinearChange};
 use crate::model::{Model, Slot};
@@ -155,7 +154,8 @@ fn row_norms(base: &Matrix, a: &[f32], b: &[f32], rank: usize, scale: f32) -> Ve
         kernels::expand(b, a, scale, &mut row);
         row.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>().sqrt()
     };
-    b.par_chunks(rank).enumerate().map(norm).collect()
+    // Not in parallel: the pool belongs to the steps of those who are being served.
+    b.chunks(rank).enumerate().map(norm).collect()
 }
 
 /// Norm of each column of `E + scale · (B A)ᵀ`.

@@ -22,12 +22,18 @@ pub struct Admission {
 /// The right to run one request, with its tokens charged. Dropping it settles it with the tokens reported so far.
 #[must_use]
 pub struct Reservation {
+    lease: Lease,
+    used: u64,
+    open: bool,
+}
+
+/// What a reservation expires without. Renewing one that is settled changes nothing.
+#[derive(Clone)]
+pub struct Lease {
     admission: Admission,
     tenant: TenantId,
     id: RequestId,
-    lease: Duration,
-    used: u64,
-    open: bool,
+    duration: Duration,
 }
 
 /// What is done for a reservation in the background.
@@ -52,10 +58,7 @@ impl Admission {
     pub async fn reserve(&self, ask: Ask) -> Result<Reservation, Fault> {
         // The reservation exists before the answer does: should this call be dropped or time out, it may have charged.
         let mut reservation = Reservation {
-            admission: self.clone(),
-            tenant: ask.tenant,
-            id: ask.id,
-            lease: ask.lease,
+            lease: Lease { admission: self.clone(), tenant: ask.tenant, id: ask.id, duration: ask.lease },
             used: 0,
             open: true,
         };
@@ -80,20 +83,40 @@ impl Reservation {
         self.used = tokens;
     }
 
-    /// Lets the lease begin anew, in the background.
-    pub fn renew(&self) {
-        let errand = Errand::Renew { tenant: self.tenant, id: self.id, lease: self.lease };
-        if self.admission.errands.try_send(errand).is_err() {
-            tracing::warn!(request_id = %self.id, "lease not renewed: too many errands");
-        }
+    pub const fn lease(&self) -> &Lease {
+        &self.lease
     }
 
     /// Settles now, so that the slot is free when this returns. If the limits do not answer, it is tried once more in the
     /// background.
     pub async fn settle(mut self) {
-        match self.admission.limits.settle(self.tenant, self.id, self.used).await {
+        let Lease { admission, tenant, id, .. } = &self.lease;
+        match admission.limits.settle(*tenant, *id, self.used).await {
             Ok(_) => self.open = false,
-            Err(error) => tracing::warn!(request_id = %self.id, %error, "not settled yet"),
+            Err(error) => tracing::warn!(request_id = %id, %error, "not settled yet"),
+        }
+    }
+}
+
+impl Lease {
+    /// Begins anew, in the background.
+    pub fn renew(&self) {
+        let errand = Errand::Renew { tenant: self.tenant, id: self.id, lease: self.duration };
+        if self.admission.errands.try_send(errand).is_err() {
+            tracing::warn!(request_id = %self.id, "lease not renewed: too many errands");
+        }
+    }
+
+    /// Renews at this interval for as long as `work` takes.
+    pub async fn keep_during<T>(&self, interval: Duration, work: impl Future<Output = T>) -> T {
+        let mut renewals = tokio::time::interval(interval);
+        renewals.reset();
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                _ = renewals.tick() => self.renew(),
+            }
         }
     }
 }
@@ -103,9 +126,10 @@ impl Drop for Reservation {
         if !self.open {
             return;
         }
-        let errand = Errand::Settle { tenant: self.tenant, id: self.id, used: self.used };
-        if self.admission.errands.try_send(errand).is_err() {
-            tracing::warn!(request_id = %self.id, "not settled: too many errands; its lease will expire");
+        let Lease { admission, tenant, id, .. } = &self.lease;
+        let errand = Errand::Settle { tenant: *tenant, id: *id, used: self.used };
+        if admission.errands.try_send(errand).is_err() {
+            tracing::warn!(request_id = %id, "not settled: too many errands; its lease will expire");
         }
     }
 }

@@ -28,7 +28,8 @@ pub struct Terms {
 /// Files that hold their share of the memory while they live.
 pub struct Received {
     pub files: Files,
-    _memory: Option<OwnedSemaphorePermit>,
+    /// To be held for as long as the files are.
+    pub memory: Option<OwnedSemaphorePermit>,
 }
 
 /// One file, in blocks of up to [`CHUNK_BYTES_MAX`], so that it grows without being copied.
@@ -69,7 +70,7 @@ pub async fn receive(chunks: impl Stream<Item = Result<Chunk, Fault>> + Send, te
     }
     let entries = files.into_iter().map(|(name, blocks)| (name.to_owned(), blocks.join().into()));
     let files = Files::from_upload(entries, &terms.limits).map_err(|refusals| super::refused(&refusals))?;
-    Ok(Received { files, _memory: memory })
+    Ok(Received { files, memory })
 }
 
 impl Blocks {

@@ -62,6 +62,18 @@ pub enum Failure {
     Gone { cause: String, unwell: bool },
 }
 
+impl Failure {
+    /// When the time for one call ran out and the caller's has not, it is the worker's fault.
+    pub fn seen_by(self, caller: Deadline) -> Self {
+        match self {
+            Self::Refused(fault) if fault.reason == Reason::DeadlineExceeded && !caller.is_over() => {
+                Self::Gone { cause: "no answer in time".to_owned(), unwell: true }
+            }
+            other => other,
+        }
+    }
+}
+
 /// Counts as running on a worker while it lives.
 pub struct Busy(Arc<Peer>);
 
