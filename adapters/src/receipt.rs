@@ -80,6 +80,18 @@ pub(crate) fn measure(modules: &mut [ModulePlan], weights: &Container) {
     }
 }
 
+/// Refuses changes that no f32 can hold, whose answers would be no numbers.
+pub(crate) fn refuse_overflow(modules: &[ModulePlan], findings: &mut Findings) {
+    let overflows = |plan: &&ModulePlan| !(plan.scale as f32).is_finite() || !(plan.delta_norm as f32).is_finite();
+    for plan in modules.iter().filter(overflows) {
+        findings.refuse(
+            Code::NonFinite,
+            &plan.module,
+            "The scaled change is too large for an f32, so answers would be no numbers. Correct `lora_alpha`, or upload an earlier checkpoint.",
+        );
+    }
+}
+
 /// Refuses an adapter that changes nothing, and notes modules whose change is zero.
 pub(crate) fn note_zero_changes(
     modules: &[ModulePlan],

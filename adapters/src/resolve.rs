@@ -50,6 +50,7 @@ pub fn resolve(config: &[u8], weights: &Container, base: &Base, limits: &Limits)
     }
 
     receipt::measure(&mut modules, weights);
+    receipt::refuse_overflow(&modules, &mut findings);
     receipt::note_zero_changes(&modules, &whole.private, &whole.biases, weights, &mut findings);
     if findings.refused() {
         return Err(findings.into_refusals());

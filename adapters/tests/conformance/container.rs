@@ -160,6 +160,14 @@ fn f07_nan_and_infinity_are_refused_in_every_type() {
     }
 }
 
+#[test]
+fn f07_a_change_that_no_f32_can_hold_is_refused() {
+    for alpha in [1e308, -1e300, 1e39] {
+        let refused = Adapter::plain().with("lora_alpha", serde_json::json!(alpha)).refused(&LLAMA);
+        assert!(!refused.is_empty() && refused.iter().all(|code| *code == Code::NonFinite), "{alpha}: {refused:?}");
+    }
+}
+
 /// What holds for every accepted file: each view lies in the data, has the bytes its shape needs, and all of them
 /// together are the data.
 fn check_accepted(container: &Container) {

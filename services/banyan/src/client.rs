@@ -34,7 +34,7 @@ pub async fn inference(args: &ConnectionArgs) -> Result<InferenceServiceClient<C
     let file = ClientFile::read(&args.data.data)?;
     let address = choose(&args.endpoint, &file.endpoint, "http://127.0.0.1:7070");
     let key = args.key.clone().or(file.key).ok_or_else(|| {
-        Failure::Usage(format!(
+        Failure::NoCredentials(format!(
             "no API key: give --key or BANYAN_KEY, or run where `banyan up` keeps its data (looked in {})",
             ClientFile::path(&args.data.data).display()
         ))
@@ -58,7 +58,7 @@ impl Admin {
         // What was given now wins over what lies in the file, whichever kind it is.
         let given = args.operator_token.clone().or_else(|| args.key.clone());
         let token = given.or(file.operator_token).or(file.key).ok_or_else(|| {
-            Failure::Usage(
+            Failure::NoCredentials(
                 "no credentials: give --operator-token (BANYAN_OPERATOR_TOKEN) or a tenant-admin --key (BANYAN_KEY)"
                     .to_owned(),
             )

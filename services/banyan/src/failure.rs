@@ -14,6 +14,8 @@ pub type Outcome = Result<(), Failure>;
 pub enum Failure {
     /// What was typed cannot be done.
     Usage(String),
+    /// Nothing to show to the server.
+    NoCredentials(String),
     /// Nobody answers there.
     Unreachable { address: String, cause: String },
     /// A server refused.
@@ -36,6 +38,7 @@ impl Failure {
     pub fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => Self::USAGE,
+            Self::NoCredentials(_) => Self::UNAUTHENTICATED,
             Self::Unreachable { .. } => Self::UNREACHABLE,
             Self::Refused { fault, .. } => match fault.reason {
                 Reason::Unauthenticated | Reason::PermissionDenied => Self::UNAUTHENTICATED,
@@ -80,7 +83,7 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Usage(message) | Self::Failed(message) => f.write_str(message),
+            Self::Usage(message) | Self::NoCredentials(message) | Self::Failed(message) => f.write_str(message),
             Self::Unreachable { address, cause } => write!(
                 f,
                 "cannot reach {address}: {cause}\n  start a server with `banyan up`, or say where one is: \

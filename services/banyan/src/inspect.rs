@@ -9,13 +9,15 @@ use serde_json::json;
 use crate::{
     cli::InspectArgs,
     failure::{Failure, Outcome},
+    local_base::Checkpoint,
     output::{self, Table, bytes_text},
 };
 
 /// # Errors
 /// A base that cannot be read; or [`Failure::Printed`] when the adapter is refused, after every refusal was printed.
 pub fn inspect(args: &InspectArgs, as_json: bool) -> Outcome {
-    let base = Base::read(&args.base).map_err(|error| Failure::Failed(format!("--base: {error}")))?;
+    let checkpoint = Checkpoint::open(&args.base)?;
+    let base = Base::read(checkpoint.dir()).map_err(|error| Failure::Failed(format!("--base: {error}")))?;
     let base = base.with_names(args.base_name.iter().cloned());
     let limits = Limits::default();
     match Files::read(&args.dir, &limits).and_then(|files| files.resolve(&base, &limits)) {

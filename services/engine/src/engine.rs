@@ -175,7 +175,8 @@ impl Engine {
             let sequence = self.scheduler.running_mut(slice.index);
             sequence.answer.span().in_scope(|| tracing::warn!("non-finite logits"));
             let message = "the model gave a result that is not a finite number for this input";
-            sequence.answer.fail(Fault::new(Reason::Internal, message));
+            let reason = if sequence.adapter.is_some() { Reason::AdapterLoad } else { Reason::Internal };
+            sequence.answer.fail(Fault::new(reason, message));
             return true;
         }
         self.scheduler.computed(slice);

@@ -17,6 +17,22 @@ fn an_adapter_that_fits_shows_its_receipt() {
 }
 
 #[test]
+fn a_checkpoint_without_a_tokenizer_can_be_inspected_against() {
+    let base = repository("tests/golden/bases");
+    let base = fs::read_dir(base).expect("golden bases").flatten().map(|entry| entry.path()).min().expect("one");
+    let bare = tempfile::tempdir().expect("folder");
+    for entry in fs::read_dir(&base).expect("a base").flatten() {
+        let name = entry.file_name();
+        if entry.path().is_file() && name.to_str().is_some_and(|name| !name.starts_with("tokenizer")) {
+            fs::copy(entry.path(), bare.path().join(name)).expect("copied");
+        }
+    }
+    let none = tempfile::tempdir().expect("folder");
+    let done = run(&["inspect", text(none.path()), "--base", text(bare.path()), "--json"]);
+    assert_eq!(done.json()["accepted"], false, "it is judged, and an empty folder is no adapter: {done:?}");
+}
+
+#[test]
 fn every_refusal_is_printed_with_its_code() {
     let (source, base) = (repository("adapters/industries/legal"), repository("adapters/seed/base"));
     let dir = tempfile::tempdir().expect("folder");

@@ -20,7 +20,7 @@ fn wrong_usage_and_an_unreachable_server_have_their_exit_codes() {
     assert_eq!(run(&["generate", "--model", "Not A Model", "a"]).code, 2);
     assert_eq!(run(&["generate", "a"]).code, 2);
     assert_eq!(run(&["adapter", "rollback", "base"]).code, 2);
-    assert_eq!(run(&["models", "--data", "/nowhere"]).code, 2, "no key is known");
+    assert_eq!(run(&["models", "--data", "/nowhere"]).code, 4, "no key is known");
     let nobody = run(&["models", "--key", "bn_x", "--endpoint", "http://127.0.0.1:1", "--json"]);
     assert_eq!(nobody.code, 3);
     let said: serde_json::Value = serde_json::from_str(&nobody.err).expect("JSON on standard error");

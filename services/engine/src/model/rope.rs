@@ -131,9 +131,12 @@ impl Rope {
                 (self.plain(self.theta).iter().map(|inv| inv / *factor as f32).collect(), 1.0)
             }
             Scaling::Dynamic { factor } => {
-                let (length, dim) = (length.max(self.positions) as f64, self.dim as f64);
-                let stretch = factor * length / self.positions as f64 - (factor - 1.0);
-                (self.plain(self.theta * stretch.powf(dim / (dim - 2.0))), 1.0)
+                // The reference takes the length as a tensor and so rounds every step to f32; long sequences show it.
+                let (length, positions) = (length.max(self.positions) as f32, self.positions as f32);
+                let stretch = (*factor as f32 * length) / positions - (*factor - 1.0) as f32;
+                let dim = self.dim as f64;
+                let power = f64::from(stretch).powf(dim / (dim - 2.0)) as f32;
+                (self.plain(f64::from(self.theta as f32 * power)), 1.0)
             }
             Scaling::Llama3 { factor, low, high, original } => {
                 let scale = |inv: f32| llama3(inv, *factor as f32, *low as f32, *high as f32, *original as f32);
