@@ -129,7 +129,7 @@ fn an_adapter_whose_results_are_no_numbers_fails_alone() {
     assert!(engine.status().healthy);
 }
 
-/// An industry's adapter with every weight of every B replaced by a huge number, and its own digest.
+/// An industry's adapter with every weight of every A and B replaced by a large number, and its own digest.
 fn blown_up(industry: &str) -> (adapters::Files, AdapterKey) {
     let mut files = files(industry);
     let mut bytes = files.weights.to_vec();
@@ -140,8 +140,8 @@ fn blown_up(industry: &str) -> (adapters::Files, AdapterKey) {
             continue;
         }
         let value: Vec<u8> = match tensor["dtype"].as_str().unwrap() {
-            "F32" => 1e34f32.to_le_bytes().to_vec(),
-            "BF16" => (1e34f32.to_bits() >> 16).to_le_bytes()[..2].to_vec(),
+            "F32" => 1e8f32.to_le_bytes().to_vec(),
+            "BF16" => (1e8f32.to_bits() >> 16).to_le_bytes()[..2].to_vec(),
             other => panic!("{other}"),
         };
         let offsets = &tensor["data_offsets"];
