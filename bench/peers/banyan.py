@@ -5,7 +5,9 @@ import subprocess
 from pathlib import Path
 
 
-def speed(binary: Path, base: Path, dtype: str, batches: list[int], prompt: int, decode: int, phases: str) -> list[dict]:
+def speed(
+    binary: Path, base: Path, dtype: str, batches: list[int], prompt: int, decode: int, phases: str
+) -> list[dict]:
     """Prefill and decode of one repeat by batch, base alone."""
     flags = ["--batch", ",".join(map(str, batches)), "--adapters", "0", "--phase", phases, "--ceiling-mib", "0"]
     flags += ["--prompt-tokens", str(prompt), "--decode-tokens", str(decode), "--repeats", "1"]
@@ -47,7 +49,7 @@ def bench(binary: Path, mode: str, base: Path, dtype: str, flags: list[str]) -> 
 
 
 def run(command: list) -> dict:
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(map(str, command))}\n{done.stderr[-4000:]}")
     return json.loads(done.stdout)

@@ -1,5 +1,5 @@
-"""Writes a random checkpoint and random adapters in the layouts of transformers and PEFT. Runs in the peers' environment
-(it needs torch and safetensors).
+"""Writes a random checkpoint and random adapters in the layouts of transformers and PEFT. Runs in the peers'
+environment (it needs torch and safetensors).
 
     python checkpoint.py --shape qwen2.5-0.5b --adapters 16 --rank 16 --out DIR
 

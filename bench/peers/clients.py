@@ -21,7 +21,9 @@ async def post_stream(host: str, port: int, path: str, body: dict, begin: float)
     """One request whose answer comes as server-sent events. Every event with text or tokens counts as one arrival."""
     payload = json.dumps(body).encode()
     reader, writer = await asyncio.open_connection(host, port)
-    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(payload)}\r\n"
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(payload)}\r\n"
+    )
     writer.write(head.encode() + b"Connection: close\r\n\r\n" + payload)
     await writer.drain()
     answer = Answer()

@@ -8,7 +8,7 @@ import tarfile
 from pathlib import Path
 
 # What the figures in BENCHMARKS.md were taken with.
-REQUIREMENTS = ["torch==2.15.*", "transformers==5.23.*", "peft==0.21.*", "safetensors", "numpy", "gguf"]
+REQUIREMENTS = ["torch==2.15.*", "transformers==5.23.*", "peft==0.21.*", "safetensors", "numpy"]
 LLAMA_CPP_PYTHON = "llama-cpp-python==0.3.36"
 BUILD_TOOLS = ["cmake", "ninja"]
 PROGRAMS = ["llama-server", "llama-batched-bench"]

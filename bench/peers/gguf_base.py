@@ -2,8 +2,8 @@
 
     python gguf_base.py LLAMA_CPP_SOURCE BASE --outfile FILE --outtype q8_0|bf16
 
-The converter names the pre-tokenizer by a hash of what a tokenizer makes of a fixed text, and stops at hashes that are not
-in its list. Ours is byte-level as GPT-2's, so that is the name it gets; the tensors are converted as always.
+The converter names the pre-tokenizer by a hash of what a tokenizer makes of a fixed text, and stops at hashes that are
+not in its list. Ours is byte-level as GPT-2's, so that is the name it gets; the tensors are converted as always.
 """
 
 import runpy
