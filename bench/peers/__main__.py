@@ -3,8 +3,8 @@
     python3 bench/peers --shape qwen2.5-0.5b --banyan target/release/banyan --json figures.json
 
 Makes what it needs on the first run (an environment, a build of llama.cpp, a checkpoint, 16 adapters and their GGUF
-forms) and keeps it in --folder. Every round runs every measurement once; medians over the rounds are printed. Runs during
-which other processes took the machine are left out of the medians as far as quiet ones exist.
+forms) and keeps it in --folder. Every round runs every measurement once; medians over the rounds are printed. Runs
+during which other processes took the machine are left out of the medians as far as quiet ones exist.
 """
 
 import argparse

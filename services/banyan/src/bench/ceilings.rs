@@ -81,10 +81,12 @@ impl Ceilings {
         Some(Ceiling { bytes_per_second: self.read?.best, operations_per_second: product.best })
     }
 
+    /// For the report; null where nothing was measured.
     pub fn facts(&self) -> Value {
+        let Some(read) = self.read else { return Value::Null };
         let products: serde_json::Map<_, _> =
             self.products.iter().map(|(dtype, rate)| (dtype_name(*dtype).to_owned(), json!(rate.best))).collect();
-        json!({ "read_bytes_per_second": self.read.map(|rate| rate.best), "operations_per_second": products })
+        json!({ "read_bytes_per_second": read.best, "operations_per_second": products })
     }
 }
 
