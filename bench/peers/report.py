@@ -31,10 +31,14 @@ class Samples:
 def table(rows: list[dict], ours: str) -> str:
     """Rows by workload; the last column says how many times better `ours` is in the row's main figure."""
     lines = [("WORKLOAD", "WHO", "tokens/s", "TTFT p50 s", "TTFT p95 s", "ITL p50 ms", "RUNS", f"{ours} IS")]
-    main = {row["workload"]: row["rate"] for row in map(flat, rows) if row["who"] == ours}
+    main = {row["workload"]: row for row in map(flat, rows) if row["who"] == ours}
     for row in map(flat, rows):
         best = main.get(row["workload"])
-        ratio = f"{best / row['rate']:.2f}x" if best and row["who"] != ours else "-"
+        ratio = "-"
+        if best and row["who"] != ours:
+            # A ratio with a disturbed run is no result.
+            doubt = "?" if best["disturbed"] or row["disturbed"] else ""
+            ratio = f"{best['rate'] / row['rate']:.2f}x{doubt}"
         runs = f"{row['runs']}{' (disturbed)' if row['disturbed'] else ''}"
         figures = [number(row.get(key), scale) for key, scale in COLUMNS]
         lines.append((row["workload"], row["who"], number(row["rate"], 1), *figures, runs, ratio))

@@ -24,7 +24,8 @@ class Peers(unittest.TestCase):
         self.assertEqual((peer["decode"], peer["runs"], peer["disturbed"]), (11.0, 2, False))
         self.assertEqual((ours["decode"], ours["disturbed"]), (22.0, True))
         printed = table([peer, ours], ours="ours")
-        self.assertIn("2.00x", printed)
+        self.assertIn("2.00x?", printed)
+        self.assertRegex(table([peer, ours | {"disturbed": False}], ours="ours"), r"2\.00x\n")
         self.assertIn("(disturbed)", printed)
 
     def test_the_shape_has_the_published_number_of_weights(self):
