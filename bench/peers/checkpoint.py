@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-
 from shapes import PROJECTIONS, SHAPES, linear_sizes
 
 # Standard deviation of the weights: that of the published models' initialisation.
