@@ -5,14 +5,17 @@
 //! tiles, or on the number of threads. Sums run in one fixed order (16 lanes, then a fixed tree), the same for
 //! AVX-512, AVX2 and the portable path, so the same request gives the same bits alone and in any batch.
 //!
-//! It knows no model, no adapter format and no scheduler, and it has no `unsafe`: SIMD goes through `pulp`.
+//! It knows no model, no adapter format and no scheduler. It is the only crate with `unsafe`; its interface is safe.
 //!
 //! Sizes that do not fit together are errors of the caller and panic.
 
 mod activation;
 mod attention;
+mod buffer;
+mod cpu;
 mod dot;
 mod expand;
+mod isa;
 mod kv_blocks;
 mod linear;
 mod lora;
@@ -21,10 +24,15 @@ mod norm;
 mod reduce;
 mod rope;
 mod softmax;
+mod split;
+mod system;
 
 pub use activation::silu_mul;
 pub use attention::{AttentionShape, AttentionSlice, paged_attention};
+pub use buffer::{ALIGNMENT, Buffer};
+pub use cpu::{Cpu, CpuConfig};
 pub use expand::expand;
+pub use isa::Isa;
 pub use kv_blocks::{BLOCK_TOKENS, BlockId, KvBlocks};
 pub use linear::{add_bias, linear, scale_row};
 pub use lora::{Lora, LoraGroup, grouped_lora};
@@ -32,6 +40,7 @@ pub use matrix::{Matrix, Storage};
 pub use norm::{rms_norm, rms_norm_in_place};
 pub use rope::{RotaryTable, rotate};
 pub use softmax::log_sum_exp;
+pub use system::lower_thread_priority;
 
 /// Lanes of every sum: one AVX-512 register of f32, two AVX2 registers.
 const LANES: usize = 16;
