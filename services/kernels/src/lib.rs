@@ -22,10 +22,13 @@ mod lora;
 mod matrix;
 mod norm;
 mod reduce;
+mod residual;
 mod rope;
+mod sampling;
 mod softmax;
 mod split;
 mod system;
+mod vectorized;
 
 pub use activation::silu_mul;
 pub use attention::{AttentionShape, AttentionSlice, paged_attention};
@@ -33,13 +36,15 @@ pub use buffer::{ALIGNMENT, Buffer};
 pub use cpu::{Cpu, CpuConfig};
 pub use expand::expand;
 pub use isa::Isa;
-pub use kv_blocks::{BLOCK_TOKENS, BlockId, KvBlocks};
+pub use kv_blocks::{BLOCK_TOKENS, BlockId, KvBlocks, KvStorage};
 pub use linear::{add_bias, linear, scale_row};
 pub use lora::{Lora, LoraGroup, grouped_lora};
 pub use matrix::{Matrix, Storage};
-pub use norm::{rms_norm, rms_norm_in_place};
+pub use norm::{add_rms_norm, rms_norm, rms_norm_in_place};
+pub use residual::{add, add_bias_rows};
 pub use rope::{RotaryTable, rotate};
-pub use softmax::log_sum_exp;
+pub use sampling::{all_finite, argmax, top_k};
+pub use softmax::{exp_weights, log_sum_exp};
 pub use system::lower_thread_priority;
 
 /// Lanes of every sum: one AVX-512 register of f32, two AVX2 registers.
