@@ -10,7 +10,7 @@ use std::{path::PathBuf, sync::Arc};
 use adapters::{Files, Limits};
 use engine::{
     AdapterKey, Engine, EngineConfig,
-    model::{BLOCK_TOKENS, Model},
+    model::{BLOCK_TOKENS, Model, ModelOptions},
 };
 use futures::executor;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -49,7 +49,7 @@ struct Row {
 pub fn bench(args: &BenchArgs, as_json: bool) -> Outcome {
     let (dir, _kept) = base(args)?;
     let checkpoint = Checkpoint::open(&dir)?;
-    let model = Model::load(checkpoint.dir(), score::dtype(args.dtype))
+    let model = Model::load(checkpoint.dir(), &ModelOptions::new(score::dtype(args.dtype)))
         .map_err(|error| Failure::Failed(format!("{}: {error}", dir.display())))?;
     check(args, &model)?;
     let (source, keys) = adapters(&model)?;

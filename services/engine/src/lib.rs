@@ -17,6 +17,7 @@ mod kv;
 mod loader;
 mod lora;
 pub mod model;
+mod packed_base;
 mod prefix_cache;
 mod probe;
 mod request;

@@ -47,13 +47,23 @@ impl Runner {
             });
         }
         let mut outcomes: Vec<Outcome> = slices.iter().map(|_| Outcome::default()).collect();
-        let mut take = |row: usize, logits: &[f32]| {
-            let part = parts.partition_point(|part| part.rows.end <= row);
-            let next = parts[part].past + row - parts[part].rows.start + 1;
-            let outcome = &mut outcomes[part];
-            if outcome.take(&running[slices[part].index], next, logits).is_err() {
-                outcome.broken = true;
-            }
+        let (model, vocab_size) = (&self.model, self.model.config().vocab_size);
+        let part_of = |row: usize| parts.partition_point(|part| part.rows.end <= row);
+        let mut take = |rows: &[usize], logits: &[f32]| {
+            // Sequences side by side, the rows of one in order.
+            let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return };
+            let (first, last) = (part_of(*first), part_of(*last));
+            model.cpu().each_chunk(&mut outcomes[first..=last], 1, |i, outcome| {
+                let part = &parts[first + i];
+                let own = rows.partition_point(|row| *row < part.rows.start)..rows.len();
+                for at in own.take_while(|at| rows[*at] < part.rows.end) {
+                    let next = part.past + rows[at] - part.rows.start + 1;
+                    let logits = &logits[at * vocab_size..][..vocab_size];
+                    if outcome[0].take(&running[slices[first + i].index], next, logits).is_err() {
+                        outcome[0].broken = true;
+                    }
+                }
+            });
         };
         self.model.forward(&Batch { tokens: &tokens, sequences: &parts }, &mut self.kv, &mut take);
         outcomes

@@ -1,6 +1,16 @@
 //! What the tests of this crate share: seeded values and a comparison with a stated tolerance.
 
-use crate::{Cpu, CpuConfig, Isa};
+use crate::cpu::{Cpu, CpuConfig};
+use crate::isa::Isa;
+
+/// Calls `test` with each instruction set of this machine, on one thread and on three.
+pub fn each_cpu(mut test: impl FnMut(&Cpu)) {
+    for isa in Isa::available() {
+        for threads in [1, 3] {
+            test(&Cpu::new(&CpuConfig { threads, isa: Some(isa), spin_us: 0, pin: false }).unwrap());
+        }
+    }
+}
 
 /// `count` seeded values in `[-1, 1)`.
 pub fn values(count: usize, seed: u64) -> Vec<f32> {
