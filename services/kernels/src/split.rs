@@ -20,6 +20,15 @@ impl<'a, T> Split<'a, T> {
         Split { data: values.as_mut_ptr(), length: values.len(), lifetime: PhantomData }
     }
 
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// The first element: for parts that are no ranges. Whoever writes through it keeps to the contract of [`Split::part`].
+    pub fn pointer(&self) -> *mut T {
+        self.data
+    }
+
     /// # Safety
     /// Parts that are in use at one time do not overlap.
     ///

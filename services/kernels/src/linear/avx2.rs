@@ -25,13 +25,10 @@ pub unsafe fn run(job: &Job<'_>) {
     }
 }
 
-/// Bytes that are fetched ahead.
-const AHEAD: usize = 4096;
-
 #[inline(always)]
 fn prefetch(line: *const u8) {
     // SAFETY: a hint; no memory is accessed.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add(AHEAD).cast()) }
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) }
 }
 
 #[inline(always)]

@@ -34,13 +34,10 @@ pub unsafe fn run_bf16(job: &Job<'_>) {
     unsafe { blocking::wide_chain::<Bf16>(job) }
 }
 
-/// Bytes that are fetched ahead.
-const AHEAD: usize = 4096;
-
 #[inline(always)]
 fn prefetch(line: *const u8) {
     // SAFETY: a hint; no memory is accessed.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add(AHEAD).cast()) }
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) }
 }
 
 #[inline(always)]

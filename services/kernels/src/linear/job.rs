@@ -24,6 +24,14 @@ pub struct Job<'a> {
     target: Target<'a>,
 }
 
+/// What is fetched while a tile passes over its lines: for line `i` of panel `p` of the tile, the line at
+/// `first + i · 64 + p · stride`.
+#[derive(Clone, Copy)]
+pub struct Ahead {
+    pub first: *const u8,
+    pub stride: usize,
+}
+
 /// Where results go: `y[row][o] = sum`, or `y[row][o] += scale · sum`.
 #[derive(Clone, Copy)]
 pub struct Target<'a> {
@@ -58,7 +66,12 @@ impl<'a> Job<'a> {
         let (values, scales) = matrix.packed().split_at(layout.values_bytes());
         assert!(panels.end <= layout.panels, "panels of the matrix");
         assert!(x_rows.is_none_or(|list| rows.end <= list.len()), "rows of the input");
-        assert!(target.rows.is_none_or(|list| rows.end <= list.len()), "rows of the result");
+        let last = match target.rows {
+            None => rows.end.saturating_sub(1),
+            Some(list) => list[rows.clone()].iter().copied().max().unwrap_or(0),
+        };
+        assert!(rows.is_empty() || target.first + last * target.stride + target.width <= target.y.len(), "rows of the result");
+        assert!(rows.is_empty() || panels.is_empty() || (panels.end - 1) * PANEL < target.width, "panels of the result");
         Job { x, x_rows, layout, values, scales, rows, panels, lines: 0..layout.lines(), target }
     }
 
@@ -112,19 +125,33 @@ impl<'a> Job<'a> {
         let Target { y, first, stride, width, rows, add } = self.target;
         let row = first + rows.map_or(row, |rows| rows[row]) * stride;
         let output = panel * PANEL;
-        // SAFETY: the elements are this job's alone, by the promise of `new`'s caller.
-        let y = unsafe { y.part(row + output..row + (output + PANEL).min(width)) };
-        match (<&mut [f32; PANEL]>::try_from(&mut *y), add) {
-            (Ok(y), None) => *y = sums,
-            (Ok(y), Some(scale)) => add_scaled(y, &sums, scale),
-            (Err(_), None) => y.copy_from_slice(&sums[..y.len()]),
-            (Err(_), Some(scale)) => add_scaled(y, &sums, scale),
+        // SAFETY: inside of `y` (asserted by `new`), and this job's alone, by the promise of `new`'s caller.
+        let y = unsafe { y.pointer().add(row + output) };
+        if output + PANEL > width {
+            // SAFETY: as above.
+            return put_part(unsafe { std::slice::from_raw_parts_mut(y, width - output) }, &sums, add);
+        }
+        // SAFETY: as above.
+        let y = unsafe { &mut *y.cast::<[f32; PANEL]>() };
+        match add {
+            None => *y = sums,
+            Some(scale) => add_scaled(y, &sums, scale),
         }
     }
 
     #[inline(always)]
     fn x_row(&self, row: usize) -> usize {
         self.x_rows.map_or(row, |rows| rows[row])
+    }
+}
+
+/// The last panel, if it is not full.
+#[cold]
+#[inline(never)]
+fn put_part(y: &mut [f32], sums: &[f32; PANEL], add: Option<f32>) {
+    match add {
+        None => y.copy_from_slice(&sums[..y.len()]),
+        Some(scale) => add_scaled(y, sums, scale),
     }
 }
 

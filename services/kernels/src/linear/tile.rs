@@ -3,7 +3,7 @@
 //! on the rows beside it.
 #![expect(clippy::needless_range_loop, reason = "several arrays of registers share an index")]
 
-use super::job::Job;
+use super::job::{Ahead, Job};
 use crate::input::Group;
 use crate::matrix::{GROUP, LINE, PANEL};
 
@@ -48,7 +48,12 @@ pub trait Grouped {
 
 /// `R` rows from `row` on × `P` panels from `panel` on, `U` lines at a time.
 #[inline(always)]
-pub unsafe fn chain<C: Chain, const R: usize, const P: usize, const U: usize>(job: &Job<'_>, row: usize, panel: usize) {
+pub unsafe fn chain<C: Chain, const R: usize, const P: usize, const U: usize>(
+    job: &Job<'_>,
+    row: usize,
+    panel: usize,
+    ahead: Ahead,
+) {
     let (weights, panel_bytes) = job.weights(panel);
     let mut x = [std::ptr::null(); R];
     for r in 0..R {
@@ -59,12 +64,12 @@ pub unsafe fn chain<C: Chain, const R: usize, const P: usize, const U: usize>(jo
     let mut line = 0;
     while line + U <= lines {
         // SAFETY: the lines are inside of the job.
-        unsafe { lines_of_chain::<C, R, P, U>(&mut sums, &x, weights, panel_bytes, line) };
+        unsafe { lines_of_chain::<C, R, P, U>(&mut sums, &x, weights, panel_bytes, line, ahead) };
         line += U;
     }
     while line < lines {
         // SAFETY: as above.
-        unsafe { lines_of_chain::<C, R, P, 1>(&mut sums, &x, weights, panel_bytes, line) };
+        unsafe { lines_of_chain::<C, R, P, 1>(&mut sums, &x, weights, panel_bytes, line, ahead) };
         line += 1;
     }
     for r in 0..R {
@@ -81,6 +86,7 @@ unsafe fn lines_of_chain<C: Chain, const R: usize, const P: usize, const U: usiz
     weights: *const u8,
     panel_bytes: usize,
     line: usize,
+    ahead: Ahead,
 ) {
     // SAFETY: the caller's lines are inside of the panels and of the rows.
     unsafe {
@@ -88,9 +94,8 @@ unsafe fn lines_of_chain<C: Chain, const R: usize, const P: usize, const U: usiz
         let mut loaded = [[C::load(first); P]; U];
         for u in 0..U {
             for p in 0..P {
-                let line = first.add(p * panel_bytes + u * LINE);
-                C::prefetch(line);
-                loaded[u][p] = C::load(line);
+                C::prefetch(ahead.first.wrapping_add((line + u) * LINE + p * ahead.stride));
+                loaded[u][p] = C::load(first.add(p * panel_bytes + u * LINE));
             }
         }
         for r in 0..R {
@@ -106,7 +111,12 @@ unsafe fn lines_of_chain<C: Chain, const R: usize, const P: usize, const U: usiz
 
 /// As [`chain`], for int8.
 #[inline(always)]
-pub unsafe fn grouped<G: Grouped, const R: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize) {
+pub unsafe fn grouped<G: Grouped, const R: usize, const P: usize>(
+    job: &Job<'_>,
+    row: usize,
+    panel: usize,
+    ahead: Ahead,
+) {
     let (weights, panel_bytes) = job.weights(panel);
     let (scales, panel_scale_bytes) = job.weight_scales(panel);
     let mut x = [std::ptr::null(); R];
@@ -127,9 +137,8 @@ pub unsafe fn grouped<G: Grouped, const R: usize, const P: usize>(job: &Job<'_>,
                 let first = weights.add(line * LINE);
                 let mut loaded = [G::load(first); P];
                 for p in 0..P {
-                    let line = first.add(p * panel_bytes);
-                    G::prefetch(line);
-                    loaded[p] = G::load(line);
+                    G::prefetch(ahead.first.wrapping_add(line * LINE + p * ahead.stride));
+                    loaded[p] = G::load(first.add(p * panel_bytes));
                 }
                 for r in 0..R {
                     let x = x[r].add(line * 4);
