@@ -55,8 +55,8 @@ pub(crate) struct Blocks<T> {
     /// Elements of one block and head.
     key_size: usize,
     value_size: usize,
-    keys: Memory<T>,
-    values: Memory<T>,
+    /// `[block][kv head]` of keys, then values: side by side, they share a page.
+    data: Memory<T>,
 }
 
 impl KvBlocks {
@@ -124,18 +124,22 @@ type WriteToken<T> = fn(usize, &[f32], &[f32], &mut [T], &mut [T]);
 
 impl<T: Copy + Default + Send> Blocks<T> {
     fn new(blocks: usize, kv_heads: usize, key_size: usize, value_size: usize) -> Self {
-        let (keys, values) = (blocks * kv_heads * key_size, blocks * kv_heads * value_size);
-        Blocks { kv_heads, key_size, value_size, keys: Memory::zeroed(keys), values: Memory::zeroed(values) }
+        let data = Memory::zeroed(blocks * kv_heads * (key_size + value_size));
+        Blocks { kv_heads, key_size, value_size, data }
     }
 
     /// Keys of one block and head.
     pub fn keys(&self, block: BlockId, head: usize) -> &[T] {
-        &self.keys[(block.0 as usize * self.kv_heads + head) * self.key_size..][..self.key_size]
+        &self.data[self.start(block, head)..][..self.key_size]
     }
 
     /// Values of one block and head.
     pub fn values(&self, block: BlockId, head: usize) -> &[T] {
-        &self.values[(block.0 as usize * self.kv_heads + head) * self.value_size..][..self.value_size]
+        &self.data[self.start(block, head) + self.key_size..][..self.value_size]
+    }
+
+    fn start(&self, block: BlockId, head: usize) -> usize {
+        (block.0 as usize * self.kv_heads + head) * (self.key_size + self.value_size)
     }
 
     /// A run of rows of one block is one task.
@@ -150,16 +154,15 @@ impl<T: Copy + Default + Send> Blocks<T> {
         let mut blocks: Vec<_> = runs.iter().map(|run| run[0].0).collect();
         blocks.sort_unstable();
         let apart = blocks.windows(2).all(|pair| pair[0] != pair[1]);
-        let (kv_heads, key_size, value_size) = (self.kv_heads, self.key_size, self.value_size);
-        let (keys, values) = (Split::new(&mut self.keys), Split::new(&mut self.values));
+        let (kv_heads, key_size) = (self.kv_heads, self.key_size);
+        let size = key_size + self.value_size;
+        let data = Split::new(&mut self.data);
         let write = |run: usize| {
             let first = runs[run][0].0.0 as usize * kv_heads;
             for head in 0..kv_heads {
-                let at = first + head;
                 // SAFETY: a block belongs to one run, or the runs go one after the other.
-                let keys = unsafe { keys.part(at * key_size..(at + 1) * key_size) };
-                // SAFETY: as above.
-                let values = unsafe { values.part(at * value_size..(at + 1) * value_size) };
+                let data = unsafe { data.part((first + head) * size..(first + head + 1) * size) };
+                let (keys, values) = data.split_at_mut(key_size);
                 for row in starts[run].clone() {
                     let part = rows.part(row, head);
                     token(rows.places[row].1, &rows.keys[part.clone()], &rows.values[part], keys, values);

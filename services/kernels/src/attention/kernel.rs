@@ -5,8 +5,6 @@
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
-use half::bf16;
-
 use super::lanes::Lanes;
 use crate::LANES;
 
@@ -28,7 +26,10 @@ pub trait Kernel {
     fn round(weight: f32) -> f32;
 
     /// Lays 16 weights, already rounded, out for [`Kernel::weight`], in place.
-    fn pack(weights: &mut [f32; LANES]);
+    ///
+    /// # Safety
+    /// The machine has the instructions.
+    unsafe fn pack(weights: &mut [f32; LANES]);
 
     /// The weights of two neighbours of packed ones.
     fn weight(packed: &[f32; LANES], pair: usize) -> Self::Factor;
@@ -66,7 +67,7 @@ impl<L: Lanes> Kernel for Plain<L> {
     }
 
     #[inline(always)]
-    fn pack(_: &mut [f32; LANES]) {}
+    unsafe fn pack(_: &mut [f32; LANES]) {}
 
     #[inline(always)]
     fn weight(packed: &[f32; LANES], pair: usize) -> [f32; 2] {
@@ -113,7 +114,7 @@ impl<L: Lanes> Kernel for Widened<L> {
     }
 
     #[inline(always)]
-    fn pack(_: &mut [f32; LANES]) {}
+    unsafe fn pack(_: &mut [f32; LANES]) {}
 
     #[inline(always)]
     fn weight(packed: &[f32; LANES], pair: usize) -> [f32; 2] {
@@ -154,22 +155,22 @@ impl Kernel for Products {
 
     #[inline(always)]
     fn factor(even: f32, odd: f32) -> u32 {
-        u32::from(bf16::from_f32(even).to_bits()) | u32::from(bf16::from_f32(odd).to_bits()) << 16
+        round_to_bf16(even) >> 16 | round_to_bf16(odd)
     }
 
-    /// To nearest even. A weight is not negative; NaN stays NaN.
     #[inline(always)]
     fn round(weight: f32) -> f32 {
-        let bits = weight.to_bits();
-        f32::from_bits(bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000)
+        f32::from_bits(round_to_bf16(weight))
     }
 
     /// 8 words of pairs, in the place of the first 8 weights.
     #[inline(always)]
-    fn pack(weights: &mut [f32; LANES]) {
-        for pair in 0..LANES / 2 {
-            let [even, odd] = [weights[2 * pair].to_bits(), weights[2 * pair + 1].to_bits()];
-            weights[pair] = f32::from_bits(even >> 16 | odd);
+    unsafe fn pack(weights: &mut [f32; LANES]) {
+        // SAFETY: the caller's promise; 8 words are half of the 16.
+        unsafe {
+            let words = _mm512_castps_si512(_mm512_loadu_ps(weights.as_ptr()));
+            let halves = _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(words));
+            _mm256_storeu_si256(weights.as_mut_ptr().cast(), halves);
         }
     }
 
@@ -203,4 +204,14 @@ impl Kernel for Products {
             )
         }
     }
+}
+
+/// The bits of a bf16 in the high half: to nearest even. NaN stays NaN.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn round_to_bf16(value: f32) -> u32 {
+    const QUIET: u32 = 1 << 22;
+    let bits = value.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
+    (if value.is_nan() { bits | QUIET } else { rounded }) & 0xffff_0000
 }

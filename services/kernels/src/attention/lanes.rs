@@ -21,8 +21,9 @@ pub trait Lanes: Copy {
     unsafe fn fma(self, a: Self, b: Self) -> Self;
     /// 16 words as the bf16 in their low halves and those in their high halves.
     unsafe fn widen(from: *const u32) -> [Self; 2];
-    /// Asks for the 64 bytes at an address that need not exist.
+    /// Asks for the 64 bytes at an address, which need not exist, for the first and for the second level of the cache.
     unsafe fn prefetch<T>(at: *const T);
+    unsafe fn prefetch_far<T>(at: *const T);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -68,6 +69,12 @@ impl Lanes for __m512 {
     unsafe fn prefetch<T>(at: *const T) {
         // SAFETY: as above.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn prefetch_far<T>(at: *const T) {
+        // SAFETY: as above.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
     }
 }
 
@@ -124,6 +131,12 @@ impl Lanes for [__m256; 2] {
         // SAFETY: as above.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
+
+    #[inline(always)]
+    unsafe fn prefetch_far<T>(at: *const T) {
+        // SAFETY: as above.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+    }
 }
 
 /// Plain numbers, which the compiler puts into the registers there are.
@@ -170,4 +183,7 @@ impl Lanes for [f32; LANES] {
 
     #[inline(always)]
     unsafe fn prefetch<T>(_: *const T) {}
+
+    #[inline(always)]
+    unsafe fn prefetch_far<T>(_: *const T) {}
 }

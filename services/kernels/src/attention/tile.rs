@@ -18,8 +18,9 @@ pub const PART_BLOCKS: usize = 16;
 pub const PART_TOKENS: usize = PART_BLOCKS * BLOCK_TOKENS;
 /// Scores of one query; a little more than a part, so that those of several queries do not fall into one set of the cache.
 const STRIDE: usize = PART_BLOCKS + 1;
-/// Blocks between the one that is computed and the one that is asked for.
-const AHEAD: usize = 2;
+/// Blocks of keys between the one that is computed and the one that is asked for. Values are asked for while the keys of
+/// their part are computed, and the next part's keys with the values: both then wait in the second level of the cache.
+const AHEAD: usize = 4;
 /// The most queries of a tile, of all instruction sets.
 const QUERIES_MAX: usize = 8;
 
@@ -87,8 +88,9 @@ pub unsafe fn attend<K: Kernel>(
             }
             // SAFETY: the caller's promise.
             unsafe { tile.score::<K>() };
-            let weights = tile.weigh::<K>(queries.scale);
-            // SAFETY: the caller's promise.
+            // SAFETY: as above.
+            let weights = unsafe { tile.weigh::<K>(queries.scale) };
+            // SAFETY: as above.
             unsafe { tile.mix::<K>() };
             for (i, weights) in weights.into_iter().enumerate().take(last - first) {
                 gathered.add(first + i, &mixed[i * width..][..width], weights);
@@ -155,11 +157,8 @@ impl<W: Copy + Default + Send, F: Copy> Tile<'_, W, F> {
         let scores = &mut self.scores[..Q];
         for block in blocks.clone() {
             let keys = self.context.keys(block).as_ptr();
-            // The last blocks of keys bring the first values.
-            let ahead = match block + AHEAD < blocks.end {
-                true => self.context.keys(block + AHEAD).as_ptr(),
-                false => self.context.values((block + AHEAD - blocks.len()).min(blocks.end - 1)).as_ptr(),
-            };
+            let ahead = self.context.keys((block + AHEAD).min(blocks.end - 1)).as_ptr();
+            let values = self.context.values(block).as_ptr();
             // SAFETY: the caller's promise; `pairs` pairs of keys are in a block and `Q` factors in each pair.
             unsafe {
                 let mut sums = [K::Lanes::splat(0.0); Q];
@@ -167,6 +166,7 @@ impl<W: Copy + Default + Send, F: Copy> Tile<'_, W, F> {
                     let at = pair * K::WORDS * LANES;
                     for line in 0..K::WORDS {
                         K::Lanes::prefetch(ahead.wrapping_add(at + line * LANES));
+                        K::Lanes::prefetch_far(values.wrapping_add(at + line * LANES));
                     }
                     let keys = K::load(keys.add(at), LANES);
                     for i in 0..Q {
@@ -181,12 +181,13 @@ impl<W: Copy + Default + Send, F: Copy> Tile<'_, W, F> {
     }
 
     #[inline(always)]
-    fn weigh<K: Kernel>(&mut self, scale: f32) -> [Weights; QUERIES_MAX] {
+    unsafe fn weigh<K: Kernel>(&mut self, scale: f32) -> [Weights; QUERIES_MAX] {
         let mut weights = [Weights { max: f32::NEG_INFINITY, sum: 0.0 }; QUERIES_MAX];
         let base = self.first_block * BLOCK_TOKENS;
         for ((weights, scores), seen) in weights.iter_mut().zip(&mut *self.scores).zip(self.seen) {
             if !seen.is_empty() {
-                *weights = weigh::<K>(scores, seen.start - base..seen.end - base, scale);
+                // SAFETY: the caller's promise.
+                *weights = unsafe { weigh::<K>(scores, seen.start - base..seen.end - base, scale) };
             }
         }
         weights
@@ -251,13 +252,13 @@ impl<W: Copy + Default + Send, F: Copy> Tile<'_, W, F> {
             }
             for block in blocks.clone() {
                 let values = self.context.values(block).as_ptr();
-                let ahead = self.context.values((block + AHEAD).min(blocks.end - 1)).as_ptr();
+                let ahead = self.context.keys((block + PART_BLOCKS).min(self.context.table.len() - 1)).as_ptr();
                 for pair in 0..BLOCK_TOKENS / 2 {
                     let at = pair * K::WORDS * width + vector * LANES;
                     let mut loaded = [K::load(values.add(at), width); D];
                     for d in 0..D {
                         for row in 0..K::WORDS {
-                            K::Lanes::prefetch(ahead.wrapping_add(at + row * width + d * LANES));
+                            K::Lanes::prefetch_far(ahead.wrapping_add(at + row * width + d * LANES));
                         }
                         loaded[d] = K::load(values.add(at + d * LANES), width);
                     }
@@ -345,7 +346,7 @@ impl<W: Copy + Default + Send> Context<'_, W> {
 /// Turns products at the tokens `seen` of a part into weights relative to the largest, packed; all other places of their
 /// blocks become exactly zero.
 #[inline(always)]
-fn weigh<K: Kernel>(scores: &mut Scores, seen: Range<usize>, scale: f32) -> Weights {
+unsafe fn weigh<K: Kernel>(scores: &mut Scores, seen: Range<usize>, scale: f32) -> Weights {
     let blocks = seen.start / BLOCK_TOKENS..seen.end.div_ceil(BLOCK_TOKENS);
     let unseen = [blocks.start * BLOCK_TOKENS..seen.start, seen.end..blocks.end * BLOCK_TOKENS];
     let flat = scores.as_flattened_mut();
@@ -373,7 +374,8 @@ fn weigh<K: Kernel>(scores: &mut Scores, seen: Range<usize>, scale: f32) -> Weig
         for i in 0..LANES {
             sums[i] += block[i];
         }
-        K::pack(block);
+        // SAFETY: the caller's promise.
+        unsafe { K::pack(block) };
     }
     Weights { max, sum: sum_lanes(&sums) }
 }

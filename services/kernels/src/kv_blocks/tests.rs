@@ -58,7 +58,7 @@ fn memory_is_aligned_and_a_block_takes_what_is_stated() {
         let Data::Bf16(data) = &cache.data else { panic!("{:?}", cache.storage()) };
         assert_eq!(data.keys(BlockId(0), 0).as_ptr() as usize % 64, 0);
         assert_eq!(data.values(BlockId(0), 1).as_ptr() as usize % 64, 0);
-        let bytes = size_of_val(&*data.keys) + size_of_val(&*data.values);
+        let bytes = size_of_val(&*data.data);
         assert_eq!(bytes, blocks * KvBlocks::bytes_per_block(2, 64, KvStorage::Bf16));
     }
     assert_eq!(KvBlocks::bytes_per_block(2, 64, KvStorage::Bf16), 16 * 2 * 64 * 2 * 2);
