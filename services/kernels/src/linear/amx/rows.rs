@@ -43,12 +43,22 @@ impl Rows {
                 Some(stride) => tiles.load::<A>(self.first[0].add(at), stride),
                 None => {
                     let mut copy = Copied([[0; ROW_BYTES]; TILE_ROWS]);
-                    for (row, first) in copy.0[..self.count].iter_mut().zip(self.first) {
-                        first.add(at).copy_to_nonoverlapping(row.as_mut_ptr(), bytes);
-                    }
+                    self.copy(&mut copy, at, bytes);
                     tiles.load::<A>(copy.0.as_ptr().cast(), ROW_BYTES);
                 }
             }
+        }
+    }
+
+    /// Kept out of the loops, which are mostly about rows that follow one another.
+    ///
+    /// # Safety
+    /// As [`Rows::load`].
+    #[inline(never)]
+    unsafe fn copy(&self, to: &mut Copied, at: usize, bytes: usize) {
+        for (row, first) in to.0[..self.count].iter_mut().zip(self.first) {
+            // SAFETY: the caller's promise.
+            unsafe { first.add(at).copy_to_nonoverlapping(row.as_mut_ptr(), bytes.min(ROW_BYTES)) };
         }
     }
 }
