@@ -44,6 +44,7 @@ impl<'a, T> Split<'a, T> {
     ///
     /// # Panics
     /// If the range is outside of the slice.
+    #[cfg(target_arch = "x86_64")] // kernels on tiles
     pub fn address(&self, range: Range<usize>) -> *mut T {
         assert!(range.start <= range.end && range.end <= self.length, "a part of the slice");
         self.data.wrapping_add(range.start)
