@@ -50,10 +50,11 @@ pub fn product(x: &[f32], w: &[f32], inputs: usize) -> Vec<f64> {
     x.chunks(inputs).flat_map(|x| w.chunks(inputs).map(move |w| dot(x, w))).collect()
 }
 
-/// One thread or several with each instruction set of this machine.
+/// One thread or several with each instruction set of this machine, and with emulated tiles where it has none.
 pub fn cpus(threads: usize) -> Vec<Cpu> {
     let cpu = |isa| Cpu::new(&CpuConfig { threads, isa: Some(isa), ..CpuConfig::default() }).unwrap();
-    Isa::available().into_iter().map(cpu).collect()
+    let emulated = Cpu::with_tiles(threads).filter(|_| Isa::best() < Isa::Amx);
+    Isa::available().into_iter().map(cpu).chain(emulated).collect()
 }
 
 /// Rounded to bf16.

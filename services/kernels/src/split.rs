@@ -39,4 +39,14 @@ impl<'a, T> Split<'a, T> {
         // SAFETY: inside of the slice; disjoint by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(range.start), range.end - range.start) }
     }
+
+    /// Where `range` begins, for parts that are no slices, such as columns. Using it is bound by the contract of `part`.
+    ///
+    /// # Panics
+    /// If the range is outside of the slice.
+    #[cfg(target_arch = "x86_64")] // kernels on tiles
+    pub fn address(&self, range: Range<usize>) -> *mut T {
+        assert!(range.start <= range.end && range.end <= self.length, "a part of the slice");
+        self.data.wrapping_add(range.start)
+    }
 }

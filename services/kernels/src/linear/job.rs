@@ -1,5 +1,8 @@
 //! What one task of a product is: some rows of an input, some panels of a matrix, and where the results go.
 
+#[cfg(target_arch = "x86_64")]
+mod tiled;
+
 use std::ops::Range;
 
 use crate::input::FormRows;
