@@ -18,6 +18,7 @@ use crate::residents::Residents;
 use crate::runner::{Outcome, Runner};
 use crate::scheduler::{Scheduler, Slice};
 use crate::sequence::Sequence;
+use crate::speculation::Speculation;
 use crate::status::{Status, StatusBoard, Totals};
 use crate::text::TextModel;
 
@@ -71,7 +72,7 @@ impl Engine {
         let loader = Loader::start(config.adapter_loads_max, Arc::clone(&model), source, config.adapter.clone(), done)?;
         let pool = BlockPool::new(blocks, config.prefix_cache.then(PrefixCache::new));
         let mut engine = Self {
-            scheduler: Scheduler::new(pool, config.running_max, config.prefill_tokens_max),
+            scheduler: Scheduler::new(pool, config.running_max, config.prefill_tokens_max, Speculation::of(&config)),
             residents: Residents::new(
                 config.adapter_bytes_max,
                 config.adapter_loads_max,
@@ -148,13 +149,15 @@ impl Engine {
 
     /// Computes the slices and hands out what came of it. A crash ends the sequences of this step and no others.
     fn step(&mut self, slices: &[Slice]) {
-        let rows: usize = slices.iter().map(|slice| slice.tokens).sum();
-        let span = tracing::debug_span!("engine.step", sequences = slices.len(), rows);
+        let known: usize = slices.iter().map(|slice| slice.tokens).sum();
+        let drafted: usize = self.scheduler.running().iter().map(|sequence| sequence.draft.tokens().len()).sum();
+        let span = tracing::debug_span!("engine.step", sequences = slices.len(), rows = known + drafted);
         let computed = span.in_scope(|| {
             let (runner, running) = (&mut self.runner, self.scheduler.running());
             catch_unwind(AssertUnwindSafe(|| runner.step(running, slices)))
         });
         self.totals.steps += 1;
+        self.totals.drafted_tokens += drafted as u64;
         match computed {
             Ok(outcomes) => {
                 self.failures_in_a_row = 0;
@@ -171,36 +174,40 @@ impl Engine {
 
     /// True if the sequence has ended.
     fn apply(&mut self, slice: Slice, outcome: Outcome) -> bool {
-        if outcome.broken {
-            let sequence = self.scheduler.running_mut(slice.index);
-            sequence.answer.span().in_scope(|| tracing::warn!("non-finite logits"));
-            let message = "the model gave a result that is not a finite number for this input";
-            let reason = if sequence.adapter.is_some() { Reason::AdapterLoad } else { Reason::Internal };
-            sequence.answer.fail(Fault::new(reason, message));
+        let Outcome { scores, sampled, broken } = outcome;
+        if broken && sampled.is_empty() {
+            fail_broken(self.scheduler.running_mut(slice.index));
             return true;
         }
-        self.scheduler.computed(slice);
+        self.scheduler.computed(slice.index, slice.tokens);
         let sequence = self.scheduler.running_mut(slice.index);
-        if let Some(scores) = &mut sequence.answer.prompt_logprobs {
-            scores.extend(outcome.scores);
+        if let Some(known) = &mut sequence.answer.prompt_logprobs {
+            known.extend(scores);
         }
         if sequence.remaining() > 0 {
             return false;
         }
         sequence.answer.send_prompt_logprobs();
-        let reason = match outcome.sampled {
-            Some(sampled) => {
-                sequence.tokens.push(sampled.id);
-                self.totals.completion_tokens += 1;
-                sequence.answer.push(sampled)
+        let mut accepted = 0;
+        let mut reason = sequence.answer.only_scores().then_some(FinishReason::Length);
+        for (n, sampled) in sampled.into_iter().enumerate() {
+            accepted = n;
+            self.totals.completion_tokens += 1;
+            sequence.tokens.push(sampled.id);
+            reason = sequence.answer.push(sampled);
+            if reason.is_some() {
+                break;
             }
-            None => Some(FinishReason::Length),
-        };
+        }
         if let Some(reason) = reason {
             let usage = usage(sequence);
             sequence.answer.finish(reason, usage);
+        } else if broken {
+            fail_broken(sequence);
         }
-        reason.is_some()
+        self.totals.accepted_tokens += accepted as u64;
+        self.scheduler.drafted(slice.index, accepted);
+        reason.is_some() || broken
     }
 
     fn step_failed(&mut self, slices: &[Slice]) {
@@ -242,6 +249,13 @@ impl Engine {
             totals: Totals { scheduler: self.scheduler.totals(), ..self.totals },
         });
     }
+}
+
+fn fail_broken(sequence: &mut Sequence) {
+    sequence.answer.span().in_scope(|| tracing::warn!("non-finite logits"));
+    let message = "the model gave a result that is not a finite number for this input";
+    let reason = if sequence.adapter.is_some() { Reason::AdapterLoad } else { Reason::Internal };
+    sequence.answer.fail(Fault::new(reason, message));
 }
 
 fn usage(sequence: &Sequence) -> Usage {

@@ -25,6 +25,7 @@ mod runner;
 pub mod sampler;
 mod scheduler;
 mod sequence;
+mod speculation;
 mod status;
 pub mod text;
 

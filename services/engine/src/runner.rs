@@ -17,9 +17,9 @@ pub(crate) struct Runner {
 pub(crate) struct Outcome {
     /// Log-probabilities of further prompt tokens.
     pub scores: Vec<f32>,
-    /// The next token, if the slice reached the end of what was known.
-    pub sampled: Option<Sampled>,
-    /// A logit was not finite: the rest is void.
+    /// The next tokens, if the slice reached the end of what was known: one, and one for each guess that was right.
+    pub sampled: Vec<Sampled>,
+    /// A logit was not finite: nothing comes behind what is here.
     pub broken: bool,
 }
 
@@ -37,6 +37,7 @@ impl Runner {
             let sequence = &running[slice.index];
             let start = tokens.len();
             tokens.extend(&sequence.tokens[sequence.computed..sequence.computed + slice.tokens]);
+            tokens.extend(sequence.draft.tokens());
             parts.push(SequenceSlice {
                 rows: start..tokens.len(),
                 past: sequence.computed,
@@ -50,10 +51,7 @@ impl Runner {
         let mut take = |row: usize, logits: &[f32]| {
             let part = parts.partition_point(|part| part.rows.end <= row);
             let next = parts[part].past + row - parts[part].rows.start + 1;
-            let outcome = &mut outcomes[part];
-            if outcome.take(&running[slices[part].index], next, logits).is_err() {
-                outcome.broken = true;
-            }
+            outcomes[part].take(&running[slices[part].index], next, logits);
         };
         self.model.forward(&Batch { tokens: &tokens, sequences: &parts }, &mut self.kv, &mut take);
         outcomes
@@ -65,14 +63,24 @@ fn wanted_rows(sequence: &Sequence, tokens: usize) -> LogitsRows {
     let reaches_end = tokens == sequence.remaining();
     match (scoring, reaches_end) {
         (true, _) => LogitsRows::All,
-        (false, true) => LogitsRows::Last,
+        (false, true) => LogitsRows::LastN(1 + sequence.draft.tokens().len()),
         (false, false) => LogitsRows::None,
     }
 }
 
 impl Outcome {
-    /// `logits` are those for the token at position `next`.
-    fn take(&mut self, sequence: &Sequence, next: usize, logits: &[f32]) -> Result<(), NonFinite> {
+    /// `logits` are those for the token at position `next`; rows come in order.
+    fn take(&mut self, sequence: &Sequence, next: usize, logits: &[f32]) {
+        if self.broken {
+            return;
+        }
+        match self.score(sequence, next, logits).and_then(|()| self.choose(sequence, next, logits)) {
+            Ok(()) => {}
+            Err(NonFinite) => self.broken = true,
+        }
+    }
+
+    fn score(&mut self, sequence: &Sequence, next: usize, logits: &[f32]) -> Result<(), NonFinite> {
         if let Some(known) = &sequence.answer.prompt_logprobs
             && next < sequence.prompt_tokens
             // After a preemption, rows are computed again that have been scored.
@@ -80,8 +88,16 @@ impl Outcome {
         {
             self.scores.push(log_probability(logits, sequence.tokens[next])?);
         }
-        if next == sequence.tokens.len() && !sequence.answer.only_scores() {
-            self.sampled = Some(sequence.answer.sampler.choose(logits, next)?);
+        Ok(())
+    }
+
+    /// Row by row as without guesses: the row behind a guess counts only if the guess is what was chosen before it.
+    fn choose(&mut self, sequence: &Sequence, next: usize, logits: &[f32]) -> Result<(), NonFinite> {
+        let Some(guessed) = next.checked_sub(sequence.tokens.len()) else { return Ok(()) };
+        let ahead = &sequence.draft.tokens()[..guessed];
+        let holds = self.sampled.iter().map(|sampled| &sampled.id).eq(ahead);
+        if holds && !sequence.answer.only_scores() {
+            self.sampled.push(sequence.answer.sampler.choose_after(ahead, logits, next)?);
         }
         Ok(())
     }

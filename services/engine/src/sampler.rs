@@ -3,6 +3,7 @@
 
 mod philox;
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use domain::Sampling;
@@ -42,10 +43,15 @@ impl Sampler {
 
     /// Chooses the token at `position` (counted from the start of the prompt) from `[vocab]` logits.
     pub fn choose(&self, logits: &[f32], position: usize) -> Result<Sampled, NonFinite> {
+        self.choose_after(&[], logits, position)
+    }
+
+    /// As [`Sampler::choose`] when the tokens `ahead`, not yet accepted, have joined the answer.
+    pub fn choose_after(&self, ahead: &[u32], logits: &[f32], position: usize) -> Result<Sampled, NonFinite> {
         if !logits.iter().all(|logit| logit.is_finite()) {
             return Err(NonFinite);
         }
-        let id = match self.penalised(logits) {
+        let id = match self.penalised(ahead, logits) {
             Some(changed) => self.pick(&changed, position),
             None => self.pick(logits, position),
         };
@@ -63,18 +69,20 @@ impl Sampler {
 
     /// The logits with penalties, if any applies: repetition as `transformers` has it (Keskar et al. 2019, over prompt and
     /// answer), then presence and frequency as in the OpenAI API (over the answer).
-    fn penalised(&self, logits: &[f32]) -> Option<Vec<f32>> {
+    fn penalised(&self, ahead: &[u32], logits: &[f32]) -> Option<Vec<f32>> {
         let Sampling { repetition_penalty, presence_penalty, frequency_penalty, .. } = self.sampling;
         if repetition_penalty == 1.0 && presence_penalty == 0.0 && frequency_penalty == 0.0 {
             return None;
         }
         let mut changed = logits.to_vec();
-        let only_in_prompt = self.prompt.iter().filter(|id| !self.answer.contains_key(id));
-        for id in self.answer.keys().chain(only_in_prompt) {
+        let mut answer = Cow::Borrowed(&self.answer);
+        ahead.iter().for_each(|id| *answer.to_mut().entry(*id).or_default() += 1);
+        let only_in_prompt = self.prompt.iter().filter(|id| !answer.contains_key(id));
+        for id in answer.keys().chain(only_in_prompt) {
             let Some(logit) = changed.get_mut(*id as usize) else { continue };
             *logit = if *logit > 0.0 { *logit / repetition_penalty } else { *logit * repetition_penalty };
         }
-        for (id, count) in &self.answer {
+        for (id, count) in &*answer {
             let Some(logit) = changed.get_mut(*id as usize) else { continue };
             *logit -= frequency_penalty * *count as f32 + presence_penalty;
         }
@@ -241,13 +249,14 @@ mod tests {
         let mut repetition =
             Sampler::new(Sampling { repetition_penalty: 2.0, ..Sampling::greedy() }, None, &[0, 1, 0, 900]);
         repetition.accept(2);
-        assert_eq!(repetition.penalised(&logits).unwrap(), [1.0, -4.0, 1.0, 2.0]);
+        assert_eq!(repetition.penalised(&[], &logits).unwrap(), [1.0, -4.0, 1.0, 2.0]);
         let counted = Sampling { presence_penalty: 0.5, frequency_penalty: 0.25, ..Sampling::greedy() };
         let mut answer = Sampler::new(counted, None, &[0, 1]);
         answer.accept(2);
         answer.accept(3);
+        assert_eq!(answer.penalised(&[3], &logits).unwrap(), [2.0, -2.0, 1.25, 1.0]);
         answer.accept(3);
-        assert_eq!(answer.penalised(&logits).unwrap(), [2.0, -2.0, 1.25, 1.0]);
+        assert_eq!(answer.penalised(&[], &logits).unwrap(), [2.0, -2.0, 1.25, 1.0]);
     }
 
     #[test]

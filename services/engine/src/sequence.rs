@@ -5,6 +5,7 @@ use crate::blocks::blocks_for;
 use crate::model::{Adapter, BlockId};
 use crate::prefix_cache::Scope;
 use crate::residents::{AdapterKey, Lease};
+use crate::speculation::Draft;
 
 /// A request in the engine. `A` is what a lease is on.
 pub(crate) struct Sequence<A = Adapter> {
@@ -26,6 +27,8 @@ pub(crate) struct Sequence<A = Adapter> {
     pub published: usize,
     /// Prompt tokens found in the prefix cache when it first ran.
     pub cached_tokens: Option<usize>,
+    /// Tokens guessed for this step.
+    pub draft: Draft,
     pub answer: Answer,
 }
 
@@ -43,6 +46,7 @@ impl<A> Sequence<A> {
             blocks: Vec::new(),
             published: 0,
             cached_tokens: None,
+            draft: Draft::default(),
             answer,
         }
     }
@@ -50,6 +54,11 @@ impl<A> Sequence<A> {
     /// Tokens to compute before the next one can be chosen.
     pub fn remaining(&self) -> usize {
         self.tokens.len() - self.computed
+    }
+
+    /// Most tokens that may be guessed: each step chooses one besides.
+    pub fn draft_max(&self) -> usize {
+        self.tokens_max.saturating_sub(self.tokens.len() + 1)
     }
 
     /// Blocks still to be had before it can get past its next token.

@@ -8,4 +8,5 @@ mod adapters_in_memory;
 mod answers;
 mod limits;
 mod same_tokens;
+mod speculation;
 mod support;
