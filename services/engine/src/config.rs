@@ -29,6 +29,8 @@ pub struct EngineConfig {
     pub speculative_rows_max: usize,
     /// Longest pause, in steps, of a sequence whose guesses keep being wrong.
     pub speculative_pause_max: usize,
+    /// Structured output.
+    pub grammar: GrammarConfig,
     /// Memory for ready adapters.
     pub adapter_bytes_max: u64,
     /// Adapters loaded at a time.
@@ -48,6 +50,43 @@ pub struct EngineConfig {
     pub step_failures_max: u32,
 }
 
+/// What structured output may cost. The measures are llguidance's; what goes beyond one of them is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GrammarConfig {
+    /// Threads that compile grammars and compute masks of allowed tokens. With two or more, one never compiles.
+    pub threads: usize,
+    /// Of a schema, expression or grammar.
+    pub source_bytes_max: usize,
+    /// Symbols in the productions of a compiled grammar.
+    pub symbols_max: usize,
+    /// Work for the lexer when a grammar is compiled; about 50,000 take a millisecond.
+    pub compile_fuel: u64,
+    /// Work for the lexer for one mask; about 14,000 take a millisecond.
+    pub step_fuel: u64,
+    /// Earley items for one mask; about 20,000 take a millisecond.
+    pub step_items_max: usize,
+    /// Earley items at one place of the text: how ambiguous a grammar may be.
+    pub row_items_max: usize,
+    /// States of one answer's lexer; each takes 1 to 2 kB.
+    pub lexer_states_max: usize,
+}
+
+impl Default for GrammarConfig {
+    fn default() -> Self {
+        Self {
+            threads: 2,
+            source_bytes_max: 64 << 10,
+            symbols_max: 100_000,
+            compile_fuel: 1_000_000,
+            step_fuel: 200_000,
+            step_items_max: 50_000,
+            row_items_max: 2_000,
+            lexer_states_max: 16_384,
+        }
+    }
+}
+
 impl Default for EngineConfig {
     fn default() -> Self {
         Self {
@@ -61,6 +100,7 @@ impl Default for EngineConfig {
             speculative_ngram_max: 4,
             speculative_rows_max: 8,
             speculative_pause_max: 64,
+            grammar: GrammarConfig::default(),
             adapter_bytes_max: 1 << 30,
             adapter_loads_max: 2,
             adapter_patience_steps: 64,
@@ -82,6 +122,7 @@ impl EngineConfig {
             ("waiting_max", self.waiting_max as u64),
             ("prefill_tokens_max", self.prefill_tokens_max as u64),
             ("speculative_ngram_min", self.speculative_ngram_min as u64),
+            ("grammar.threads", self.grammar.threads as u64),
             ("adapter_loads_max", self.adapter_loads_max as u64),
             ("step_failures_max", u64::from(self.step_failures_max)),
         ];

@@ -8,6 +8,7 @@ use domain::{Fault, Reason};
 use crate::blocks::BlockPool;
 use crate::config::EngineConfig;
 use crate::events::{FinishReason, Usage};
+use crate::grammar::Grammars;
 use crate::handle::EngineHandle;
 use crate::inbox::Inbox;
 use crate::loader::{AdapterSource, Loaded, Loader};
@@ -39,6 +40,8 @@ pub struct Engine {
     residents: Residents<crate::model::Adapter>,
     runner: Runner,
     loader: Loader,
+    /// Its threads end with the engine.
+    _grammars: Grammars,
     inbox: Arc<Inbox>,
     board: Arc<StatusBoard>,
     totals: Totals,
@@ -70,6 +73,14 @@ impl Engine {
             move |loaded| inbox.loaded(loaded)
         };
         let loader = Loader::start(config.adapter_loads_max, Arc::clone(&model), source, config.adapter.clone(), done)?;
+        let eos = model.config().eos_token_ids.clone();
+        let ends = !eos.is_empty();
+        let grammars = {
+            let inbox = Arc::clone(&inbox);
+            let vocab_size = model.config().vocab_size;
+            Grammars::start(&config.grammar, text.clone(), vocab_size, eos, move || inbox.wake())?
+        };
+        let desk = Arc::clone(grammars.desk());
         let pool = BlockPool::new(blocks, config.prefix_cache.then(PrefixCache::new));
         let mut engine = Self {
             scheduler: Scheduler::new(pool, config.running_max, config.prefill_tokens_max, Speculation::of(&config)),
@@ -80,6 +91,7 @@ impl Engine {
             ),
             runner: Runner::new(Arc::clone(&model), blocks),
             loader,
+            _grammars: grammars,
             inbox: Arc::clone(&inbox),
             board: Arc::clone(&board),
             totals: Totals::default(),
@@ -92,9 +104,10 @@ impl Engine {
             vocab_size: model.config().vocab_size,
             context_length: model.config().context_length,
             kv_blocks: blocks,
+            ends,
             config,
         };
-        Ok(EngineHandle::new(model, text, bounds, inbox, board, thread))
+        Ok(EngineHandle::new(model, text, bounds, inbox, desk, board, thread))
     }
 
     /// Until it is told to stop and nothing is left to do.
@@ -110,11 +123,17 @@ impl Engine {
 
     /// One round: what arrived, who is gone, who is next, compute, send. False when it is over.
     fn turn(&mut self) -> bool {
-        let idle = self.scheduler.running().is_empty() && !self.scheduler.can_go_on(&self.residents);
+        let running = self.scheduler.running();
+        let idle = running.iter().all(Sequence::is_held_up)
+            && (!running.is_empty() || !self.scheduler.can_go_on(&self.residents));
         let arrivals = self.inbox.take(idle);
         arrivals.submitted.into_iter().for_each(|sequence| self.scheduler.enqueue(sequence));
         arrivals.loaded.into_iter().for_each(|loaded| self.finish_load(loaded));
         self.scheduler.remove_cancelled();
+        for mut sequence in self.scheduler.remove_refused() {
+            let fault = sequence.refusal().unwrap_or_else(Fault::internal);
+            sequence.answer.fail(fault);
+        }
         self.provide_adapters();
         let slices = self.scheduler.schedule();
         self.inbox.set_waiting(self.scheduler.waiting());
@@ -174,15 +193,20 @@ impl Engine {
 
     /// True if the sequence has ended.
     fn apply(&mut self, slice: Slice, outcome: Outcome) -> bool {
-        let Outcome { scores, sampled, broken } = outcome;
+        let Outcome { scores, sampled, broken, late } = outcome;
         if broken && sampled.is_empty() {
             fail_broken(self.scheduler.running_mut(slice.index));
             return true;
         }
-        self.scheduler.computed(slice.index, slice.tokens);
+        // What comes behind the last token is still to be chosen: it stays to be computed.
+        self.scheduler.computed(slice.index, slice.tokens - usize::from(late));
         let sequence = self.scheduler.running_mut(slice.index);
         if let Some(known) = &mut sequence.answer.prompt_logprobs {
             known.extend(scores);
+        }
+        if late && let Some(guide) = &mut sequence.guide {
+            self.totals.late_masks += 1;
+            guide.was_late();
         }
         if sequence.remaining() > 0 {
             return false;
@@ -194,9 +218,13 @@ impl Engine {
             accepted = n;
             self.totals.completion_tokens += 1;
             sequence.tokens.push(sampled.id);
+            let id = sampled.id;
             reason = sequence.answer.push(sampled);
             if reason.is_some() {
                 break;
+            }
+            if let Some(guide) = &mut sequence.guide {
+                guide.advance(id);
             }
         }
         if let Some(reason) = reason {

@@ -11,6 +11,7 @@ mod checkpoint;
 mod config;
 mod engine;
 mod events;
+mod grammar;
 mod handle;
 mod inbox;
 mod kv;
@@ -29,7 +30,7 @@ mod speculation;
 mod status;
 pub mod text;
 
-pub use config::EngineConfig;
+pub use config::{EngineConfig, GrammarConfig};
 pub use engine::{Engine, EngineError};
 pub use events::{Event, EventStream, FinishReason, Token, TopLogprob, Usage};
 pub use handle::EngineHandle;

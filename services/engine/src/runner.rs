@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::grammar::Guide;
 use crate::model::{Batch, KvCache, LogitsRows, Model, SequenceSlice};
-use crate::sampler::{NonFinite, Sampled, log_probability};
+use crate::sampler::{NonFinite, Place, Sampled, log_probability};
 use crate::scheduler::Slice;
 use crate::sequence::Sequence;
 
@@ -21,6 +22,8 @@ pub(crate) struct Outcome {
     pub sampled: Vec<Sampled>,
     /// A logit was not finite: nothing comes behind what is here.
     pub broken: bool,
+    /// No token was chosen, since it was not known which ones may come.
+    pub late: bool,
 }
 
 impl Runner {
@@ -96,9 +99,17 @@ impl Outcome {
         let Some(guessed) = next.checked_sub(sequence.tokens.len()) else { return Ok(()) };
         let ahead = &sequence.draft.tokens()[..guessed];
         let holds = self.sampled.iter().map(|sampled| &sampled.id).eq(ahead);
-        if holds && !sequence.answer.only_scores() {
-            self.sampled.push(sequence.answer.sampler.choose_after(ahead, logits, next)?);
+        if !holds || sequence.answer.only_scores() {
+            return Ok(());
         }
+        let mask = sequence.guide.as_ref().map(Guide::mask);
+        if let Some(None) = mask {
+            self.late = true;
+            return Ok(());
+        }
+        let mask = mask.flatten();
+        let place = Place { position: next, ahead, allowed: mask.as_deref() };
+        self.sampled.push(sequence.answer.sampler.choose_at(&place, logits)?);
         Ok(())
     }
 }

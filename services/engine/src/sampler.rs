@@ -1,12 +1,15 @@
 //! From logits to the next token. A draw is a function of (seed, position) and of the logits alone, so neither the batch
 //! nor a preemption changes it. Nothing here knows text or stop conditions.
 
+mod mask;
 mod philox;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use domain::Sampling;
+
+pub use mask::TokenMask;
 
 /// Chooses the tokens of one sequence.
 #[derive(Clone, Debug)]
@@ -18,6 +21,17 @@ pub struct Sampler {
     prompt: HashSet<u32>,
     /// How often each token is in the answer.
     answer: HashMap<u32, u32>,
+}
+
+/// Where in an answer a token is chosen.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Place<'a> {
+    /// Counted from the start of the prompt.
+    pub position: usize,
+    /// Tokens before it that have not been accepted yet.
+    pub ahead: &'a [u32],
+    /// `None`: any token may come.
+    pub allowed: Option<&'a TokenMask>,
 }
 
 /// One chosen token.
@@ -43,18 +57,19 @@ impl Sampler {
 
     /// Chooses the token at `position` (counted from the start of the prompt) from `[vocab]` logits.
     pub fn choose(&self, logits: &[f32], position: usize) -> Result<Sampled, NonFinite> {
-        self.choose_after(&[], logits, position)
+        self.choose_at(&Place { position, ..Place::default() }, logits)
     }
 
-    /// As [`Sampler::choose`] when the tokens `ahead`, not yet accepted, have joined the answer.
-    pub fn choose_after(&self, ahead: &[u32], logits: &[f32], position: usize) -> Result<Sampled, NonFinite> {
+    /// As [`Sampler::choose`], with all that may matter at a place. Log-probabilities are those without the mask.
+    pub fn choose_at(&self, place: &Place<'_>, logits: &[f32]) -> Result<Sampled, NonFinite> {
         if !logits.iter().all(|logit| logit.is_finite()) {
             return Err(NonFinite);
         }
-        let id = match self.penalised(ahead, logits) {
-            Some(changed) => self.pick(&changed, position),
-            None => self.pick(logits, position),
-        };
+        let mut changed = self.penalised(place.ahead, logits);
+        if let Some(allowed) = place.allowed {
+            allowed.apply(changed.get_or_insert_with(|| logits.to_vec()));
+        }
+        let id = self.pick(changed.as_deref().unwrap_or(logits), place.position);
         let Some(wanted) = self.logprobs else { return Ok(Sampled { id, logprob: None, top: Vec::new() }) };
         let total = log_sum_exp(logits);
         let logprob = |id: u32| (f64::from(logits[id as usize]) - total) as f32;
@@ -110,8 +125,8 @@ impl Sampler {
         if top_p < 1.0 {
             keep_top_p(&mut candidates, f64::from(top_p));
         }
-        // The most likely weight is 1.
-        candidates.retain(|(_, weight)| *weight >= f64::from(min_p));
+        // The most likely weight is 1; what a mask forbids has none.
+        candidates.retain(|(_, weight)| *weight > 0.0 && *weight >= f64::from(min_p));
         candidates
     }
 }

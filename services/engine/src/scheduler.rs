@@ -62,10 +62,11 @@ impl<A> Scheduler<A> {
         self.totals
     }
 
-    /// With nothing running: somebody waits for something other than a load, so the next round gets further.
+    /// With nothing running: somebody waits for something other than a load or a grammar, so the next round gets further.
     pub fn can_go_on(&self, residents: &Residents<A>) -> bool {
         let stuck = |sequence: &Sequence<A>| {
-            !sequence.has_weights() && sequence.adapter.is_some_and(|key| residents.loads(&key))
+            let loads = !sequence.has_weights() && sequence.adapter.is_some_and(|key| residents.loads(&key));
+            loads || sequence.awaits_grammar()
         };
         !self.waiting.iter().all(stuck)
     }
@@ -145,6 +146,11 @@ impl<A> Scheduler<A> {
         self.remove_where(|sequence| sequence.adapter == Some(*key) && sequence.lease.is_none())
     }
 
+    /// Takes out those whose grammar cannot be served.
+    pub fn remove_refused(&mut self) -> Vec<Sequence<A>> {
+        self.remove_where(|sequence| sequence.refusal().is_some())
+    }
+
     pub fn remove_all(&mut self) -> Vec<Sequence<A>> {
         self.remove_where(|_| true)
     }
@@ -170,7 +176,7 @@ impl<A> Scheduler<A> {
         let mut at = 0;
         while self.running.len() < self.running_max && at < self.waiting.len() {
             let sequence = &mut self.waiting[at];
-            if !sequence.has_weights() {
+            if !sequence.has_weights() || sequence.awaits_grammar() {
                 at += 1;
                 continue;
             }
@@ -208,8 +214,9 @@ impl<A> Scheduler<A> {
         let mut budget = self.prefill_tokens_max;
         let mut index = 0;
         while index < self.running.len() {
-            let tokens = wanted(self.running[index].remaining(), budget);
-            if tokens > 0 {
+            let sequence = &self.running[index];
+            let tokens = wanted(sequence.remaining(), budget);
+            if tokens > 0 && !sequence.is_held_up() {
                 if !self.reserve(index, tokens, slices) {
                     return;
                 }
@@ -231,7 +238,8 @@ impl<A> Scheduler<A> {
             if room == 0 || self.speculation.tokens_max == 0 {
                 return;
             }
-            if sequence.remaining() != 1 || !sequence.draft.is_due() {
+            // Which tokens a grammar allows behind a guess is not known in time.
+            if sequence.remaining() != 1 || sequence.guide.is_some() || !sequence.draft.is_due() {
                 continue;
             }
             let mut guesses = self.speculation.look_up(&sequence.tokens, room.min(sequence.draft_max()));

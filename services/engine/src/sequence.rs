@@ -1,7 +1,10 @@
 //! One prompt and the answer that grows behind it: what the scheduler needs to know of it.
 
+use domain::Fault;
+
 use crate::answer::Answer;
 use crate::blocks::blocks_for;
+use crate::grammar::Guide;
 use crate::model::{Adapter, BlockId};
 use crate::prefix_cache::Scope;
 use crate::residents::{AdapterKey, Lease};
@@ -29,6 +32,8 @@ pub(crate) struct Sequence<A = Adapter> {
     pub cached_tokens: Option<usize>,
     /// Tokens guessed for this step.
     pub draft: Draft,
+    /// Says which tokens may come next, where the answer has a form to keep to.
+    pub guide: Option<Guide>,
     pub answer: Answer,
 }
 
@@ -47,6 +52,7 @@ impl<A> Sequence<A> {
             published: 0,
             cached_tokens: None,
             draft: Draft::default(),
+            guide: None,
             answer,
         }
     }
@@ -69,5 +75,20 @@ impl<A> Sequence<A> {
     /// May run as far as its adapter is concerned.
     pub fn has_weights(&self) -> bool {
         self.adapter.is_none() || self.lease.is_some()
+    }
+
+    /// Its grammar is not compiled yet, or never will be.
+    pub fn awaits_grammar(&self) -> bool {
+        self.guide.as_ref().is_some_and(|guide| !guide.is_ready())
+    }
+
+    /// A step with it would be for nothing, since nobody knows yet which tokens may come next.
+    pub fn is_held_up(&self) -> bool {
+        self.guide.as_ref().is_some_and(Guide::is_late)
+    }
+
+    /// Why it cannot go on.
+    pub fn refusal(&self) -> Option<Fault> {
+        self.guide.as_ref().and_then(Guide::fault)
     }
 }

@@ -39,6 +39,7 @@ pub fn of(name: &str, engine: &EngineHandle) -> wire::Status {
         completion_tokens_total: status.totals.completion_tokens,
         drafted_tokens_total: status.totals.drafted_tokens,
         accepted_tokens_total: status.totals.accepted_tokens,
+        late_masks_total: status.totals.late_masks,
     }
 }
 

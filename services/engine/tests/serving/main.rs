@@ -9,4 +9,5 @@ mod answers;
 mod limits;
 mod same_tokens;
 mod speculation;
+mod structured;
 mod support;
