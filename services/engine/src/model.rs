@@ -68,6 +68,8 @@ pub struct SequenceSlice<'a> {
 pub enum LogitsRows {
     None,
     Last,
+    /// The last n rows, or all where there are fewer.
+    LastN(usize),
     All,
 }
 

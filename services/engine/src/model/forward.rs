@@ -293,6 +293,7 @@ fn wanted_rows(sequence: &SequenceSlice<'_>) -> Range<usize> {
     match sequence.logits {
         LogitsRows::None => rows.start..rows.start,
         LogitsRows::Last => rows.end.saturating_sub(1).max(rows.start)..rows.end,
+        LogitsRows::LastN(n) => rows.end.saturating_sub(n).max(rows.start)..rows.end,
         LogitsRows::All => rows,
     }
 }

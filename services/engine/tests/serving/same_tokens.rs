@@ -127,6 +127,7 @@ fn an_answer_is_the_same_alone_and_in_any_company() {
         ("all at once", EngineConfig::default(), false),
         ("one prompt token a step", EngineConfig { prefill_tokens_max: 1, ..EngineConfig::default() }, false),
         ("seven prompt tokens a step", EngineConfig { prefill_tokens_max: 7, ..EngineConfig::default() }, false),
+        ("no guesses", EngineConfig { speculative_tokens_max: 0, ..EngineConfig::default() }, false),
         ("no prefix cache", EngineConfig { prefix_cache: false, ..EngineConfig::default() }, false),
         ("three at a time", EngineConfig { running_max: 3, ..EngineConfig::default() }, false),
         ("hardly any KV memory", tight.clone(), true),
