@@ -11,6 +11,7 @@ mod machine;
 mod percentile;
 mod pool;
 mod report;
+mod residency;
 mod roofline;
 mod shape;
 mod speed;

@@ -9,11 +9,11 @@ mod process;
 
 pub use admin::{AdapterArgs, AdapterVerb, KeyArgs, KeyVerb, LimitArgs, RoleArg, TenantArgs, TenantVerb};
 pub use bench::{
-    BenchArgs, BenchBaseArgs, BenchMode, ClientsBenchArgs, GatewayBenchArgs, LoadBenchArgs, MachineBenchArgs, PhaseArg,
-    SpeedBenchArgs, SwapBenchArgs,
+    BenchArgs, BenchBaseArgs, BenchMode, CeilingArgs, ClientsBenchArgs, CpuArgs, GatewayBenchArgs, LoadBenchArgs,
+    MachineBenchArgs, PhaseArg, SpeedBenchArgs, SwapBenchArgs,
 };
 pub use connection::{ConnectionArgs, DataArgs};
-pub use inference::{ChatArgs, GenerateArgs, ModelsArgs, SamplingArgs};
+pub use inference::{ChatArgs, FormatArgs, GenerateArgs, ModelsArgs, SamplingArgs};
 pub use local::{DtypeArg, InspectArgs, ScoreArgs};
 pub use process::{ConfigArgs, GatewayArgs, LogArgs, LogFormatArg, UpArgs, WorkerArgs};
 

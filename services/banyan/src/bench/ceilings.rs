@@ -1,20 +1,21 @@
 //! The machine's own ceilings, measured in the same run as what is compared with them, and `banyan bench machine`.
 
+use kernels::{Cpu, Storage, ceilings};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{percentile::Sorted, report, roofline::Ceiling};
+use super::{percentile::Sorted, report, roofline::Ceiling, subject::cpu_config};
 use crate::{
-    cli::{DtypeArg, MachineBenchArgs},
-    failure::{Failure, Outcome},
+    cli::{CeilingArgs, DtypeArg, MachineBenchArgs},
+    failure::Outcome,
     output::Table,
     process::dtype_name,
 };
 
-/// Measurements of each; the best and the median are shown.
+/// Measurements of each, every one a median of several passes; the best and the median of them are shown.
 const WINDOWS: usize = 5;
 
-/// What the machine does at best, and on the median.
+/// What the machine does in the best window, and in the median one.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Rate {
     pub best: f64,
@@ -42,7 +43,8 @@ struct Row {
 /// # Errors
 /// No threads to be had.
 pub fn machine(args: &MachineBenchArgs, as_json: bool) -> Outcome {
-    let ceilings = Ceilings::measure(args, &[DtypeArg::F32, DtypeArg::Bf16])?;
+    let cpu = Cpu::new(&cpu_config(&args.cpu)?)?;
+    let ceilings = Ceilings::measure(args.ceilings, &cpu, &[DtypeArg::F32, DtypeArg::Bf16, DtypeArg::Int8]);
     let read = ceilings.read.map(|rate| Row { what: "read".to_owned(), unit: "bytes/s", rate });
     let product = |(dtype, rate): &(DtypeArg, Rate)| {
         let what = format!("{} products", dtype_name(*dtype));
@@ -54,25 +56,32 @@ pub fn machine(args: &MachineBenchArgs, as_json: bool) -> Outcome {
         let giga = |value: f64| format!("{:.1}e9", value / 1e9);
         table.row([what.clone(), giga(rate.best), giga(rate.median), (*unit).to_owned()]);
     }
-    let facts = json!({ "buffer_mib": args.ceiling_mib, "windows": WINDOWS });
+    let facts = json!({
+        "threads": cpu.threads(),
+        "isa": cpu.isa().name(),
+        "buffer_mib": args.ceilings.ceiling_mib,
+        "windows": WINDOWS,
+    });
     report::print("machine", facts, &rows, &table, as_json)
 }
 
 impl Ceilings {
-    /// # Errors
-    /// No threads to be had.
-    pub fn measure(args: &MachineBenchArgs, dtypes: &[DtypeArg]) -> Result<Self, Failure> {
+    /// With the threads and instructions of `cpu`.
+    pub fn measure(args: CeilingArgs, cpu: &Cpu, dtypes: &[DtypeArg]) -> Self {
         if args.ceiling_mib == 0 {
-            return Ok(Self::default());
+            return Self::default();
         }
         let bytes = (args.ceiling_mib << 20) as usize;
-        let rate = |window: &dyn Fn() -> Option<f64>| {
-            let values = Sorted::new((0..WINDOWS).filter_map(|_| window()));
+        let rate = |window: &dyn Fn() -> f64| {
+            let values = Sorted::new((0..WINDOWS).map(|_| window()));
             values.best().zip(values.median()).map(|(best, median)| Rate { best, median })
         };
-        let read = rate(&|| read_bandwidth(bytes));
-        let product = |dtype: &DtypeArg| Some((*dtype, rate(&|| product_rate(*dtype))?));
-        Ok(Self { read, products: dtypes.iter().filter_map(product).collect() })
+        let product = |dtype: &DtypeArg| {
+            let storage = storage(*dtype);
+            Some((*dtype, rate(&|| ceilings::product_rate(cpu, storage))?))
+        };
+        let read = rate(&|| ceilings::read_bandwidth(cpu, bytes));
+        Self { read, products: dtypes.iter().filter_map(product).collect() }
     }
 
     /// The best that was seen: what a perfect program would get.
@@ -90,10 +99,10 @@ impl Ceilings {
     }
 }
 
-fn read_bandwidth(_bytes: usize) -> Option<f64> {
-    None
-}
-
-fn product_rate(_dtype: DtypeArg) -> Option<f64> {
-    None
+const fn storage(dtype: DtypeArg) -> Storage {
+    match dtype {
+        DtypeArg::F32 => Storage::F32,
+        DtypeArg::Bf16 => Storage::Bf16,
+        DtypeArg::Int8 => Storage::Int8,
+    }
 }

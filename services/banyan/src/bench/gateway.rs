@@ -20,7 +20,7 @@ use super::{
     subject::{self, Room, Subject, check_lengths, prompt},
 };
 use crate::{
-    cli::{BenchBaseArgs, GatewayBenchArgs},
+    cli::{BenchBaseArgs, CpuArgs, GatewayBenchArgs},
     failure::{Failure, Outcome},
     output::Table,
     process::dtype_name,
@@ -45,7 +45,8 @@ struct Row {
 /// What does not start, or is refused.
 pub fn gateway(args: &GatewayBenchArgs, as_json: bool) -> Outcome {
     let tokens_each = check_lengths(args.prompt_tokens, args.decode_tokens)?;
-    let base = BenchBaseArgs { base: args.base.clone(), shape: None, set: Vec::new() };
+    let base =
+        BenchBaseArgs { base: args.base.clone(), shape: None, set: Vec::new(), cpu: CpuArgs { cpu: Vec::new() } };
     let subject = Subject::load(&base, args.dtype)?;
     let many = args.adapters.iter().copied().max().unwrap_or(0).max(1);
     let pool = Pool::new(subject.model.base(), args.rank, many, many)?;

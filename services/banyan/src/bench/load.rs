@@ -18,7 +18,7 @@ use super::{
     client::{Answer, first_times, gaps},
     percentile::Sorted,
     pool::{Loads, Pool, resident_memory},
-    report,
+    report, residency,
     subject::{self, Room, Subject, check_lengths},
 };
 use crate::{
@@ -148,9 +148,9 @@ async fn measure(
     let end = begin + Duration::from_secs_f64(args.seconds);
     let loading = async {
         tokio::time::sleep_until(begin.into()).await;
-        let before = Count::now(engine, pool);
+        let before = Count::now(engine, pool).await;
         tokio::time::sleep_until(end.into()).await;
-        (before, Count::now(engine, pool))
+        (before, Count::now(engine, pool).await)
     };
     let ticking = async {
         while Instant::now() < end {
@@ -190,16 +190,15 @@ async fn measure(
 #[derive(Clone, Copy)]
 struct Count {
     loads: Loads,
-    /// Ready or on their way; one that is being read is counted in both or in neither.
+    /// Ready ones; the few that are being loaded at this moment are not counted.
     residents: u64,
     adapter_bytes: u64,
 }
 
 impl Count {
-    fn now(engine: &EngineHandle, pool: &Pool) -> Self {
-        let status = engine.status();
-        let residents = status.residents.iter().filter(|resident| !resident.loading).count() as u64;
-        Self { loads: pool.loads(), residents, adapter_bytes: status.adapter_bytes }
+    async fn now(engine: &EngineHandle, pool: &Pool) -> Self {
+        let residents = residency::ready(engine).await;
+        Self { loads: pool.loads(), residents, adapter_bytes: engine.status().adapter_bytes }
     }
 }
 

@@ -4,7 +4,7 @@
 //! Counted are the weights that must be read, keys and values that are attended to, and multiply-adds of linear layers,
 //! adapters and attention (two operations each). Activations, norms and sampling are not: they stay in the caches.
 
-use adapters::ModuleKind;
+use adapters::{Module, ModuleKind};
 use engine::model::{BLOCK_TOKENS, Model};
 
 /// What the machine can do, as measured.
@@ -52,13 +52,14 @@ pub struct Work {
 impl Demand {
     pub fn of(model: &Model) -> Self {
         let config = model.config();
-        let (mut layer_weights, mut head_weights) = (0.0, 0.0);
-        for (path, module) in model.base().modules() {
-            let ModuleKind::Linear { in_features, out_features, .. } = module.kind else { continue };
-            let weights = (in_features * out_features) as f64;
-            *(if path == "lm_head" { &mut head_weights } else { &mut layer_weights }) += weights;
-        }
-        let embedding = if config.tied_embeddings { 0.0 } else { (config.vocab_size * config.hidden_size) as f64 };
+        let weights = |(path, module): (&String, &Module)| match module.kind {
+            ModuleKind::Linear { in_features, out_features, .. } if path != "lm_head" => in_features * out_features,
+            _ => 0,
+        };
+        let layer_weights = model.base().modules().iter().map(weights).sum::<usize>() as f64;
+        // A tied one is no module of its own.
+        let head_weights = (config.vocab_size * config.hidden_size) as f64;
+        let embedding = if config.tied_embeddings { 0.0 } else { head_weights };
         let read = (layer_weights + head_weights) / (layer_weights + head_weights + embedding);
         Self {
             base_bytes: model.bytes() as f64 * read,

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Instant};
 
-use engine::{AdapterKey, EngineHandle, Status};
+use engine::{AdapterKey, EngineHandle};
 use futures::{executor, future};
 use serde::Serialize;
 use serde_json::json;
@@ -12,7 +12,7 @@ use super::{
     client::{self, Answer, ask},
     percentile::Sorted,
     pool::Pool,
-    report,
+    report, residency,
     roofline::{Ceiling, Demand, Work},
     subject::{self, Room, Subject, check_lengths, prompt},
     synthetic::adapter_weights,
@@ -66,7 +66,9 @@ pub fn speed(args: &SpeedBenchArgs, as_json: bool) -> Outcome {
     for &dtype in &args.dtype {
         plans.extend(plan(args, dtype)?);
     }
-    let ceilings = Ceilings::measure(&args.ceilings, &args.dtype)?;
+    let ceilings =
+        plans.first().map(|plan: &Plan| Ceilings::measure(args.ceilings, plan.engine.model().cpu(), &args.dtype));
+    let ceilings = ceilings.unwrap_or_default();
     let bar = report::progress(plans.len() * args.repeats as usize);
     for repeat in 0..args.repeats as usize {
         for plan in &mut plans {
@@ -219,15 +221,9 @@ fn adapters_work(plan: &Plan, rows: f64) -> Work {
     Work {
         adapted_rows: if adapted { rows } else { 0.0 },
         adapter_weights: plan.adapter_weights,
-        adapter_bytes: adapter_bytes(&plan.engine.status(), &plan.keys),
+        adapter_bytes: executor::block_on(residency::bytes(&plan.engine, &plan.keys)) as f64,
         ..Work::default()
     }
-}
-
-/// Memory of these adapters as the engine keeps them.
-fn adapter_bytes(status: &Status, keys: &[AdapterKey]) -> f64 {
-    let ours = status.residents.iter().filter(|resident| keys.contains(&resident.key));
-    ours.map(|resident| resident.bytes as f64).sum()
 }
 
 fn table(rows: &[Row]) -> Table {

@@ -4,15 +4,16 @@ use std::{fs, path::PathBuf, sync::Arc};
 
 use engine::{
     Engine, EngineConfig, EngineHandle,
-    model::{BLOCK_TOKENS, Model},
+    model::{BLOCK_TOKENS, CpuConfig, Model, ModelOptions},
     text::TextModel,
 };
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 use super::{pool::Pool, shape::Shape};
 use crate::{
-    cli::{BenchBaseArgs, DtypeArg},
+    cli::{BenchBaseArgs, CpuArgs, DtypeArg},
     failure::Failure,
     local_base::Checkpoint,
     process::Settings,
@@ -40,20 +41,21 @@ impl Subject {
     /// # Errors
     /// A checkpoint that cannot be read.
     pub fn load(args: &BenchBaseArgs, dtype: DtypeArg) -> Result<Self, Failure> {
+        let options = ModelOptions { cpu: cpu_config(&args.cpu)?, ..ModelOptions::new(score::dtype(dtype)) };
         if let Some(shape) = &args.shape {
             let config = shape.config().map_err(|error| Failure::Usage(error.to_string()))?;
-            let model = Model::random(config, score::dtype(dtype), 0);
+            let model = Model::random(config, &options, 0).map_err(|error| Failure::Failed(error.to_string()))?;
             return Ok(Self { model: Arc::new(model), text: words(shape)? });
         }
         let dir = args.base.clone().unwrap_or_else(shipped::base);
         let checkpoint = Checkpoint::open(&dir)?;
-        let model = Model::load(checkpoint.dir(), score::dtype(dtype))
+        let model = Model::load(checkpoint.dir(), &options)
             .map_err(|error| Failure::Failed(format!("{}: {error}", dir.display())))?;
         Ok(Self { model: Arc::new(model), text: checkpoint.text().clone() })
     }
 
     /// An engine with the serving defaults, `room`, and what `--set` says. There is no prefix cache, which would hide
-    /// the prefill.
+    /// the prefill, and no guessing of tokens, which would hide what a step costs.
     ///
     /// # Errors
     /// Lengths that do not fit the model, or a setting that makes no sense.
@@ -67,12 +69,13 @@ impl Subject {
         let config = EngineConfig {
             kv_bytes_max: default.kv_bytes_max.max((room.sequences * blocks * self.model.block_bytes()) as u64),
             prefix_cache: false,
+            speculative_tokens_max: 0,
             running_max: default.running_max.max(room.sequences),
             waiting_max: default.waiting_max.max(room.waiting),
             adapter_bytes_max: room.adapter_bytes.unwrap_or(default.adapter_bytes_max),
             ..default
         };
-        let config = with_settings(config, &args.set)?;
+        let config = with_settings(config, &args.set, "--set")?;
         Engine::start(Arc::clone(&self.model), self.text.clone(), config, Box::new(source))
             .map_err(|error| Failure::Failed(error.to_string()))
     }
@@ -103,11 +106,19 @@ pub fn prompt(turn: usize, tokens: u32, vocab_size: usize) -> Vec<u32> {
     (0..tokens as usize).map(|at| ((turn * 7919 + at * 104_729 + 17) % vocab_size) as u32).collect()
 }
 
-fn with_settings(config: EngineConfig, pairs: &[String]) -> Result<EngineConfig, Failure> {
+/// The processor as the flags want it used.
+///
+/// # Errors
+/// A setting that makes no sense.
+pub fn cpu_config(args: &CpuArgs) -> Result<CpuConfig, Failure> {
+    with_settings(CpuConfig::default(), &args.cpu, "--cpu")
+}
+
+fn with_settings<T: Serialize + DeserializeOwned>(config: T, pairs: &[String], flag: &str) -> Result<T, Failure> {
     if pairs.is_empty() {
         return Ok(config);
     }
-    let wrong = |error: &dyn std::fmt::Display| Failure::Usage(format!("--set: {error}"));
+    let wrong = |error: &dyn std::fmt::Display| Failure::Usage(format!("{flag}: {error}"));
     let mut table = toml::Table::try_from(&config).map_err(|error| wrong(&error))?;
     overlay(&mut table, Settings::from_pairs(pairs)?.table());
     table.try_into().map_err(|error| wrong(&error))
@@ -147,16 +158,26 @@ fn words(shape: &Shape) -> Result<TextModel, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use engine::model::Isa;
+
     use super::*;
 
     #[test]
     fn settings_change_what_they_name_and_nothing_else() {
         let pairs = ["running_max=3".to_owned(), "adapter.rank_max=7".to_owned()];
-        let config = with_settings(EngineConfig::default(), &pairs).expect("both exist");
+        let config = with_settings(EngineConfig::default(), &pairs, "--set").expect("both exist");
         let mut wanted = EngineConfig { running_max: 3, ..EngineConfig::default() };
         wanted.adapter.rank_max = 7;
         assert_eq!(config, wanted);
-        assert!(with_settings(EngineConfig::default(), &["no_such=1".to_owned()]).is_err());
+        assert!(with_settings(EngineConfig::default(), &["no_such=1".to_owned()], "--set").is_err());
+    }
+
+    #[test]
+    fn the_processor_is_used_as_the_flags_say() {
+        let args = |pairs: &[&str]| CpuArgs { cpu: pairs.iter().map(ToString::to_string).collect() };
+        let config = cpu_config(&args(&["threads=1", "isa=portable"])).expect("both exist");
+        assert_eq!((config.threads, config.isa), (1, Some(Isa::Portable)));
+        assert!(cpu_config(&args(&["isa=abacus"])).is_err());
     }
 
     #[test]

@@ -9,7 +9,8 @@ use crate::bench::Shape;
 
 const BENCH_HELP: &str = "\
 Without a mode: `speed`. Every mode prints the machine, the commit and the build; quote them with
-a figure. Build with --release for figures.
+a figure. Build with --release for figures. Prefix cache and speculative decoding are off unless
+--set turns them on: they would hide what a step costs, and random weights repeat themselves.
 
 Examples:
   banyan bench                                        speed of the bundled base model
@@ -60,6 +61,17 @@ pub struct BenchBaseArgs {
     /// Any setting of the engine, by its name in the worker's configuration; may be given several times.
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
+    #[command(flatten)]
+    pub cpu: CpuArgs,
+}
+
+/// Threads and instructions.
+#[derive(Args, Clone, Debug)]
+pub struct CpuArgs {
+    /// Any setting of the processor's use, as in the worker's configuration: threads, isa, spin_us, pin; may be given
+    /// several times.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub cpu: Vec<String>,
 }
 
 const SPEED_HELP: &str = "\
@@ -70,8 +82,9 @@ or the product rate for its operations, whichever is longer, over the time that 
 
 Examples:
   banyan bench speed --shape qwen2.5-0.5b
-  banyan bench speed --shape qwen2.5-0.5b --dtype f32,bf16 --batch 1,8,16 --adapters 0,1,16
-  banyan bench speed --batch 16 --adapters 16 --rank 8,16,64 --phase decode";
+  banyan bench speed --shape qwen2.5-0.5b --dtype bf16,int8 --batch 1,8,16 --adapters 0,1,16
+  banyan bench speed --batch 16 --adapters 16 --rank 8,16,64 --phase decode
+  banyan bench speed --shape qwen2.5-0.5b --cpu isa=avx2 --cpu threads=1";
 
 /// Prefill and decode speed.
 #[derive(Args, Clone, Debug)]
@@ -103,7 +116,7 @@ pub struct SpeedBenchArgs {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub repeats: u32,
     #[command(flatten)]
-    pub ceilings: MachineBenchArgs,
+    pub ceilings: CeilingArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -288,6 +301,14 @@ pub struct GatewayBenchArgs {
 /// The machine's ceilings.
 #[derive(Args, Clone, Debug)]
 pub struct MachineBenchArgs {
+    #[command(flatten)]
+    pub ceilings: CeilingArgs,
+    #[command(flatten)]
+    pub cpu: CpuArgs,
+}
+
+#[derive(Args, Clone, Copy, Debug)]
+pub struct CeilingArgs {
     /// Memory that is read for the bandwidth; it should be larger than every cache. 0 leaves the ceilings out.
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(0..=1 << 16))]
     pub ceiling_mib: u64,

@@ -46,7 +46,8 @@ fn speed_has_a_row_for_each_case_that_can_be() {
 #[test]
 fn without_a_mode_it_is_speed_and_a_table() {
     let flags = ["--batch", "1", "--adapters", "0", "--prompt-tokens", "8", "--decode-tokens", "4"];
-    let printed = run(&[&["bench", "--shape", SHAPE, "--repeats", "1", "--ceiling-mib", "0"], &flags[..]].concat()).ok();
+    let printed =
+        run(&[&["bench", "--shape", SHAPE, "--repeats", "1", "--ceiling-mib", "0"], &flags[..]].concat()).ok();
     assert!(printed.contains("DECODE tokens/s") && printed.contains("commit "), "{printed}");
 }
 

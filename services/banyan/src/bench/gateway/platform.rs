@@ -133,6 +133,7 @@ fn up_args(args: &GatewayBenchArgs, data: &TempDir) -> Result<UpArgs, Failure> {
     let data = data.path().display().to_string();
     let mut typed = vec!["banyan", "up", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data", &data];
     typed.extend(["--dtype", dtype_name(args.dtype), "--worker-set", "engine.prefix_cache=false"]);
+    typed.extend(["--worker-set", "engine.speculative_tokens_max=0"]);
     let base = args.base.as_ref().map(|base| base.display().to_string());
     typed.extend(base.iter().flat_map(|base| ["--base", base]));
     match Cli::try_parse_from(typed) {

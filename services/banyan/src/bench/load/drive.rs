@@ -12,6 +12,7 @@ use crate::{
     bench::{
         arrivals::Poisson,
         client::{self, Answer},
+        residency,
         subject::prompt,
     },
     cli::LoadBenchArgs,
@@ -96,24 +97,28 @@ async fn closed_loop(
 }
 
 /// A request that was sent, now.
-struct Sent {
-    warm: bool,
+struct Sent<'a> {
+    engine: &'a EngineHandle,
+    key: AdapterKey,
     events: Result<EventStream, Fault>,
 }
 
-fn submit(args: &LoadBenchArgs, engine: &EngineHandle, key: AdapterKey, turn: usize) -> Sent {
+fn submit<'a>(args: &LoadBenchArgs, engine: &'a EngineHandle, key: AdapterKey, turn: usize) -> Sent<'a> {
     let prompt = prompt(turn, args.prompt_tokens, engine.model().config().vocab_size);
-    let warm = engine.status().residents.iter().any(|resident| resident.key == key && !resident.loading);
-    Sent { warm, events: engine.submit(client::request(Some(key), prompt, args.decode_tokens)) }
+    Sent { engine, key, events: engine.submit(client::request(Some(key), prompt, args.decode_tokens)) }
 }
 
-impl Sent {
+impl Sent<'_> {
+    /// An adapter that was not ready is on its way by now, and a load takes longer than to ask for it.
     async fn finish(self, due: Instant) -> Asked {
-        let answer = match self.events {
-            Ok(events) => client::read(events, due).await,
-            Err(fault) => Err(fault),
+        let answer = async {
+            match self.events {
+                Ok(events) => client::read(events, due).await,
+                Err(fault) => Err(fault),
+            }
         };
+        let (warm, answer) = tokio::join!(residency::is_ready(self.engine, &self.key), answer);
         let outcome = answer.map_or_else(Outcome::Failed, Outcome::Answered);
-        Asked { due, warm: self.warm, outcome }
+        Asked { due, warm, outcome }
     }
 }
