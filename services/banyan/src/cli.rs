@@ -1,15 +1,20 @@
 //! What can be typed: verbs, flags and their help. It decides nothing; each verb's module acts on what was parsed.
 
 mod admin;
+mod bench;
 mod connection;
 mod inference;
 mod local;
 mod process;
 
 pub use admin::{AdapterArgs, AdapterVerb, KeyArgs, KeyVerb, LimitArgs, RoleArg, TenantArgs, TenantVerb};
+pub use bench::{
+    BenchArgs, BenchBaseArgs, BenchMode, ClientsBenchArgs, GatewayBenchArgs, LoadBenchArgs, MachineBenchArgs, PhaseArg,
+    SpeedBenchArgs, SwapBenchArgs,
+};
 pub use connection::{ConnectionArgs, DataArgs};
 pub use inference::{ChatArgs, FormatArgs, GenerateArgs, ModelsArgs, SamplingArgs};
-pub use local::{BenchArgs, DtypeArg, InspectArgs, ScoreArgs, ShapeArgs};
+pub use local::{DtypeArg, InspectArgs, ScoreArgs};
 pub use process::{ConfigArgs, GatewayArgs, LogArgs, LogFormatArg, UpArgs, WorkerArgs};
 
 use clap::{Parser, Subcommand};
@@ -69,6 +74,6 @@ pub enum Verb {
     Inspect(InspectArgs),
     /// Print the log-probability of every token of a file's lines, through the serving engine.
     Score(ScoreArgs),
-    /// Measure prefill and decode speed for batches with none, one and many adapters.
-    Bench(BenchArgs),
+    /// Measure the engine and the platform: speed, load, hot swaps, and the machine's own limits.
+    Bench(Box<BenchArgs>),
 }

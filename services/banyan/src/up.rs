@@ -2,11 +2,11 @@
 //! stack · import what ships · say how to use it · run until told to stop · drain.
 
 mod banner;
-mod data_dir;
+pub(crate) mod data_dir;
 mod demo;
 pub mod shipped;
-mod stack;
-mod stages;
+pub(crate) mod stack;
+pub(crate) mod stages;
 
 use chassis::{shutdown::Shutdown, telemetry, telemetry::TelemetryConfig};
 

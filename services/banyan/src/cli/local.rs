@@ -1,4 +1,4 @@
-//! Flags of the verbs that need no server: `inspect`, `score` and `bench`.
+//! Flags of the verbs that judge and score without a server: `inspect` and `score`.
 
 use std::path::PathBuf;
 
@@ -86,83 +86,4 @@ pub enum DtypeArg {
     Bf16,
     /// Weights in 8 bits, in groups of 64: half the memory of bf16.
     Int8,
-}
-
-const BENCH_HELP: &str = "\
-Measures tokens per second of the serving engine: prefill and decode, for batches of 1, 8 and 16
-sequences with 0, 1 and 16 distinct adapters (random, rank 16, every linear layer), given out in
-turn. Medians of several runs.
-
-Examples:
-  banyan bench                                        the bundled base model
-  banyan bench --base ./checkpoints/Qwen3-0.6B
-  banyan bench --shape hidden=1024,layers=28,heads=16,kv-heads=8,head=128,ff=3072,vocab=32000
-  banyan bench --json > baseline.json";
-
-/// Measure prefill and decode speed for batches with none, one and many adapters.
-#[derive(Args, Debug)]
-#[command(after_help = BENCH_HELP)]
-pub struct BenchArgs {
-    /// Folder of the base checkpoint; the bundled one by default.
-    #[arg(long, value_name = "DIR", conflicts_with = "shape")]
-    pub base: Option<PathBuf>,
-    /// Random weights of this shape instead of a checkpoint.
-    #[arg(long, value_name = "KEY=N,…")]
-    pub shape: Option<ShapeArgs>,
-    #[arg(long, value_enum, default_value = "bf16")]
-    pub dtype: DtypeArg,
-    /// Tokens of each prompt.
-    #[arg(long, value_name = "N", default_value_t = 128)]
-    pub prompt_tokens: u32,
-    /// Tokens generated for each sequence.
-    #[arg(long, value_name = "N", default_value_t = 32)]
-    pub decode_tokens: u32,
-    /// Runs of each case; the median is printed.
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
-    pub repeats: u32,
-}
-
-/// Sizes of a Qwen3-shaped model with random weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ShapeArgs {
-    pub hidden: usize,
-    pub layers: usize,
-    pub heads: usize,
-    pub kv_heads: usize,
-    pub head: usize,
-    pub ff: usize,
-    pub vocab: usize,
-}
-
-impl std::str::FromStr for ShapeArgs {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let mut shape = Self { hidden: 256, layers: 6, heads: 4, kv_heads: 2, head: 64, ff: 704, vocab: 4096 };
-        for pair in text.split(',').filter(|pair| !pair.is_empty()) {
-            let (key, value) = pair.split_once('=').ok_or_else(|| format!("`{pair}` is not KEY=N"))?;
-            let value: usize = value.parse().map_err(|_| format!("`{value}` is not a whole number"))?;
-            let field = match key {
-                "hidden" => &mut shape.hidden,
-                "layers" => &mut shape.layers,
-                "heads" => &mut shape.heads,
-                "kv-heads" => &mut shape.kv_heads,
-                "head" => &mut shape.head,
-                "ff" => &mut shape.ff,
-                "vocab" => &mut shape.vocab,
-                _ => return Err(format!("`{key}` is none of hidden, layers, heads, kv-heads, head, ff, vocab")),
-            };
-            if value == 0 || value > 1 << 20 {
-                return Err(format!("{key} must be 1 to {}", 1 << 20));
-            }
-            *field = value;
-        }
-        if !shape.heads.is_multiple_of(shape.kv_heads) {
-            return Err("heads must be a multiple of kv-heads".into());
-        }
-        if !shape.head.is_multiple_of(2) {
-            return Err("head must be even".into());
-        }
-        Ok(shape)
-    }
 }

@@ -1,6 +1,7 @@
 //! The `banyan` command as its user sees it: the real binary, the bundled base and adapters, an own data directory for
 //! each test, exit codes and printed text.
 
+mod bench;
 mod command;
 mod inspect;
 mod platform;
