@@ -70,8 +70,14 @@ impl<'a> Job<'a> {
             None => rows.end.saturating_sub(1),
             Some(list) => list[rows.clone()].iter().copied().max().unwrap_or(0),
         };
-        assert!(rows.is_empty() || target.first + last * target.stride + target.width <= target.y.len(), "rows of the result");
-        assert!(rows.is_empty() || panels.is_empty() || (panels.end - 1) * PANEL < target.width, "panels of the result");
+        assert!(
+            rows.is_empty() || target.first + last * target.stride + target.width <= target.y.len(),
+            "rows of the result"
+        );
+        assert!(
+            rows.is_empty() || panels.is_empty() || (panels.end - 1) * PANEL < target.width,
+            "panels of the result"
+        );
         Job { x, x_rows, layout, values, scales, rows, panels, lines: 0..layout.lines(), target }
     }
 

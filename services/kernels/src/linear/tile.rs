@@ -148,7 +148,10 @@ pub unsafe fn grouped<G: Grouped, const R: usize, const P: usize>(
                 }
             }
             for p in 0..P {
-                let scales = G::load_scales(scales.add(p * panel_scale_bytes + group * 2 * PANEL));
+                let scales = scales.add(p * panel_scale_bytes + group * 2 * PANEL);
+                // Those of the panels that come next: they are a stream of their own, too thin to be foreseen.
+                G::prefetch(scales.wrapping_add(P * panel_scale_bytes));
+                let scales = G::load_scales(scales);
                 for r in 0..R {
                     sums[r][p] = G::combine(sums[r][p], partial[r][p], scales, *groups[r].add(group));
                 }
