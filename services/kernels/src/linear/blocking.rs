@@ -46,6 +46,8 @@ pub unsafe fn wide_chain<C: Chain>(job: &Job<'_>) {
     // SAFETY: the caller's promise.
     unsafe {
         match job.rows.len() {
+            // Short panels are one stream, which tiles that follow each other read in order.
+            1 if job.lines.len() <= SHORT => blocks::<ChainTiles<C>, 1, 2>(job),
             1 => blocks::<ChainTiles<C>, 1, 8>(job),
             9..=16 => blocks::<ChainTiles<C>, 8, 2>(job),
             _ => blocks::<ChainTiles<C>, 8, 3>(job),
@@ -146,5 +148,7 @@ unsafe fn row_blocks<T: Tiles, const R: usize, const P: usize>(job: &Job<'_>, pa
     }
 }
 
+/// Lines of panels that are short: those of low ranks.
+const SHORT: usize = 64;
 /// Bytes that are fetched ahead where the rows pass in one go or two.
 const AHEAD: usize = 4096;

@@ -1,5 +1,7 @@
 //! What one task of a product is: some rows of an input, some panels of a matrix, and where the results go.
 
+#![expect(clippy::needless_range_loop, reason = "several arrays share an index")]
+
 use std::ops::Range;
 
 use crate::input::FormRows;
@@ -125,23 +127,45 @@ impl<'a> Job<'a> {
         self.lines.start / LINES..self.lines.end / LINES
     }
 
-    /// Hands over the sums of one row and one panel.
+    /// Hands over the sums of `R` rows and `P` panels.
     #[inline(always)]
-    pub fn put(&self, row: usize, panel: usize, sums: [f32; PANEL]) {
+    pub fn put<const R: usize, const P: usize>(&self, row: usize, panel: usize, sums: [[[f32; PANEL]; P]; R]) {
         let Target { y, first, stride, width, rows, add } = self.target;
-        let row = first + rows.map_or(row, |rows| rows[row]) * stride;
         let output = panel * PANEL;
-        // SAFETY: inside of `y` (asserted by `new`), and this job's alone, by the promise of `new`'s caller.
-        let y = unsafe { y.pointer().add(row + output) };
-        if output + PANEL > width {
-            // SAFETY: as above.
-            return put_part(unsafe { std::slice::from_raw_parts_mut(y, width - output) }, &sums, add);
+        let mut at: [*mut f32; R] = [std::ptr::null_mut(); R];
+        for r in 0..R {
+            let row = rows.map_or(row + r, |rows| rows[row + r]);
+            // SAFETY: inside of `y` (asserted by `new`).
+            at[r] = unsafe { y.pointer().add(first + row * stride + output) };
         }
-        // SAFETY: as above.
-        let y = unsafe { &mut *y.cast::<[f32; PANEL]>() };
+        if output + P * PANEL > width {
+            for r in 0..R {
+                for p in 0..P {
+                    let sums = sums[r][p];
+                    let count = PANEL.min(width - output - p * PANEL);
+                    // SAFETY: as below, for the elements that there are.
+                    put_part(unsafe { std::slice::from_raw_parts_mut(at[r].add(p * PANEL), count) }, &sums, add);
+                }
+            }
+            return;
+        }
+        // Apart from each other, so that sums go from registers to memory without a look at each.
         match add {
-            None => *y = sums,
-            Some(scale) => add_scaled(y, &sums, scale),
+            None => {
+                for r in 0..R {
+                    // SAFETY: `P` panels of the row are inside of `y`, and this job's alone, by the promise of `new`'s caller.
+                    unsafe { *at[r].cast() = sums[r] };
+                }
+            }
+            Some(scale) => {
+                for r in 0..R {
+                    // SAFETY: as above.
+                    let y = unsafe { &mut *at[r].cast::<[[f32; PANEL]; P]>() };
+                    for p in 0..P {
+                        add_scaled(&mut y[p], &sums[r][p], scale);
+                    }
+                }
+            }
         }
     }
 

@@ -72,11 +72,13 @@ pub unsafe fn chain<C: Chain, const R: usize, const P: usize, const U: usize>(
         unsafe { lines_of_chain::<C, R, P, 1>(&mut sums, &x, weights, panel_bytes, line, ahead) };
         line += 1;
     }
+    let mut values = [[[0.0; PANEL]; P]; R];
     for r in 0..R {
         for p in 0..P {
-            job.put(row + r, panel + p, C::values(sums[r][p]));
+            values[r][p] = C::values(sums[r][p]);
         }
     }
+    job.put(row, panel, values);
 }
 
 #[inline(always)]
@@ -158,9 +160,11 @@ pub unsafe fn grouped<G: Grouped, const R: usize, const P: usize>(
             }
         }
     }
+    let mut values = [[[0.0; PANEL]; P]; R];
     for r in 0..R {
         for p in 0..P {
-            job.put(row + r, panel + p, G::values(sums[r][p]));
+            values[r][p] = G::values(sums[r][p]);
         }
     }
+    job.put(row, panel, values);
 }
