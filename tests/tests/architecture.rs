@@ -110,6 +110,17 @@ fn no_queue_is_without_a_bound() {
     }
 }
 
+#[test]
+fn only_the_kernels_may_be_unsafe() {
+    for name in FLOORS.iter().copied().flatten().copied().filter(|name| *name != "kernels") {
+        let manifest = fs::read_to_string(folder(name).join("Cargo.toml")).expect("a manifest");
+        assert!(manifest.contains("[lints]\nworkspace = true"), "{name} has not the workspace's lints");
+        for (file, text) in sources(name) {
+            assert!(!text.contains("(unsafe_code)"), "{} lifts the ban on unsafe", file.display());
+        }
+    }
+}
+
 /// The part before the file's own unit tests.
 fn product_code(text: &str) -> &str {
     text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default()

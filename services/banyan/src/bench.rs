@@ -10,7 +10,7 @@ use std::{path::PathBuf, sync::Arc};
 use adapters::{Files, Limits};
 use engine::{
     AdapterKey, Engine, EngineConfig,
-    model::{BLOCK_TOKENS, Model},
+    model::{BLOCK_TOKENS, Model, ModelOptions},
 };
 use futures::executor;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -49,7 +49,7 @@ struct Row {
 pub fn bench(args: &BenchArgs, as_json: bool) -> Outcome {
     let (dir, _kept) = base(args)?;
     let checkpoint = Checkpoint::open(&dir)?;
-    let model = Model::load(checkpoint.dir(), score::dtype(args.dtype))
+    let model = Model::load(checkpoint.dir(), &ModelOptions::new(score::dtype(args.dtype)))
         .map_err(|error| Failure::Failed(format!("{}: {error}", dir.display())))?;
     check(args, &model)?;
     let (source, keys) = adapters(&model)?;
@@ -116,7 +116,8 @@ fn adapters(model: &Model) -> Result<(LocalAdapters, Vec<AdapterKey>), Failure> 
     Ok((source, keys))
 }
 
-/// The serving defaults, with room for the largest batch and without the prefix cache, which would hide the prefill.
+/// The serving defaults, with room for the largest batch; without the prefix cache, which would hide the prefill, and
+/// without guessed tokens, which would hide what a step costs.
 fn config(args: &BenchArgs, model: &Model) -> EngineConfig {
     let batch = BATCHES.into_iter().max().unwrap_or(1);
     let blocks = ((args.prompt_tokens + args.decode_tokens) as usize).div_ceil(BLOCK_TOKENS) + 1;
@@ -124,6 +125,7 @@ fn config(args: &BenchArgs, model: &Model) -> EngineConfig {
     EngineConfig {
         kv_bytes_max: default.kv_bytes_max.max((batch * blocks * model.block_bytes()) as u64),
         prefix_cache: false,
+        speculative_tokens_max: 0,
         adapter_bytes_max: 64 << 30,
         ..default
     }

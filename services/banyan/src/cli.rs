@@ -8,7 +8,7 @@ mod process;
 
 pub use admin::{AdapterArgs, AdapterVerb, KeyArgs, KeyVerb, LimitArgs, RoleArg, TenantArgs, TenantVerb};
 pub use connection::{ConnectionArgs, DataArgs};
-pub use inference::{ChatArgs, GenerateArgs, ModelsArgs, SamplingArgs};
+pub use inference::{ChatArgs, FormatArgs, GenerateArgs, ModelsArgs, SamplingArgs};
 pub use local::{BenchArgs, DtypeArg, InspectArgs, ScoreArgs, ShapeArgs};
 pub use process::{ConfigArgs, GatewayArgs, LogArgs, LogFormatArg, UpArgs, WorkerArgs};
 

@@ -16,7 +16,7 @@ use std::{
 use adapters::{Files, Limits};
 use engine::{
     AdapterKey, Engine, EngineConfig, EngineHandle, GenerateRequest,
-    model::{BLOCK_TOKENS, Dtype, Model},
+    model::{BLOCK_TOKENS, Dtype, Model, ModelOptions},
 };
 use futures::{StreamExt as _, TryStreamExt as _, executor, stream};
 
@@ -41,7 +41,7 @@ pub fn score(args: &ScoreArgs) -> Outcome {
     let lines = lines::parse(&text).map_err(|faults| Failure::Failed(faults.to_string()))?;
     let folders = folders(args, lines.len())?;
     let checkpoint = Checkpoint::open(&args.base)?;
-    let model = Model::load(checkpoint.dir(), dtype(args.dtype))
+    let model = Model::load(checkpoint.dir(), &ModelOptions::new(dtype(args.dtype)))
         .map_err(|error| Failure::Failed(format!("--base: {error}")))?;
     let encoded = encode::encode(&lines, checkpoint.text(), checkpoint.has_tokenizer(), model.config())
         .map_err(|faults| Failure::Failed(faults.to_string()))?;
@@ -146,5 +146,6 @@ pub const fn dtype(dtype: DtypeArg) -> Dtype {
     match dtype {
         DtypeArg::F32 => Dtype::F32,
         DtypeArg::Bf16 => Dtype::Bf16,
+        DtypeArg::Int8 => Dtype::Int8,
     }
 }

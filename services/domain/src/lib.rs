@@ -26,6 +26,7 @@ mod id;
 mod limits;
 mod model_name;
 mod resource;
+mod response_format;
 mod sampling;
 mod slug;
 
@@ -37,5 +38,6 @@ pub use id::{ApiKeyId, RequestId, TenantId};
 pub use limits::{Limits, TenantLimits};
 pub use model_name::{ModelName, ModelNameError, VersionSelector};
 pub use resource::{AdapterName, AliasName, ApiKeyName, ResourceNameError, TenantName, VersionName};
+pub use response_format::ResponseFormat;
 pub use sampling::{Sampling, SamplingFault};
 pub use slug::{Slug, SlugError};

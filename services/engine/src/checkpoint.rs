@@ -6,22 +6,22 @@ use std::path::{Path, PathBuf};
 
 use adapters::{Container, Limits, TensorView};
 use bytes::Bytes;
-use kernels::{Matrix, Storage};
+use kernels::{Cpu, Matrix, Storage};
 
-use crate::model::LoadError;
+use crate::model::{LoadError, TensorSource};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
 /// All tensors of a checkpoint by name; each is taken once.
 pub(crate) struct Checkpoint {
-    matrices: HashMap<String, Matrix>,
-    vectors: HashMap<String, Vec<f32>>,
+    pub matrices: HashMap<String, Matrix>,
+    pub vectors: HashMap<String, Vec<f32>>,
 }
 
 impl Checkpoint {
     /// Reads all files, matrices into `storage`, vectors into f32. At most one file is in memory besides the result.
-    pub fn read(dir: &Path, storage: Storage) -> Result<Checkpoint, LoadError> {
+    pub fn read(dir: &Path, storage: Storage, cpu: &Cpu) -> Result<Checkpoint, LoadError> {
         let mut checkpoint = Checkpoint { matrices: HashMap::new(), vectors: HashMap::new() };
         for file in files(dir)? {
             let bytes = std::fs::read(&file).map_err(|source| LoadError::Io { path: file.clone(), source })?;
@@ -29,40 +29,15 @@ impl Checkpoint {
                 .map_err(|refusal| fault(&file, refusal.message))?;
             for name in container.names() {
                 let Some(view) = container.get(name) else { continue };
-                checkpoint.add(name, &view, storage).map_err(|message| fault(&file, format!("{name}: {message}")))?;
+                checkpoint
+                    .add(name, &view, storage, cpu)
+                    .map_err(|message| fault(&file, format!("{name}: {message}")))?;
             }
         }
         Ok(checkpoint)
     }
 
-    /// The matrix `name` of `[outputs, inputs]`.
-    pub fn matrix(&mut self, name: &str, outputs: usize, inputs: usize) -> Result<Matrix, LoadError> {
-        let matrix = self.matrices.remove(name).ok_or_else(|| missing(name))?;
-        let found = [matrix.outputs(), matrix.inputs()];
-        if found == [outputs, inputs] { Ok(matrix) } else { Err(misshapen(name, &found, &[outputs, inputs])) }
-    }
-
-    /// The vector `name` of `[size]`.
-    pub fn vector(&mut self, name: &str, size: usize) -> Result<Vec<f32>, LoadError> {
-        let vector = self.vectors.remove(name).ok_or_else(|| missing(name))?;
-        if vector.len() == size { Ok(vector) } else { Err(misshapen(name, &[vector.len()], &[size])) }
-    }
-
-    /// Fails if a tensor is left that nobody took, rotary tables of old checkpoints apart.
-    pub fn finish(self) -> Result<(), LoadError> {
-        let left = self.matrices.into_keys().chain(self.vectors.into_keys());
-        match left.filter(|name| !name.ends_with(".rotary_emb.inv_freq")).min() {
-            None => Ok(()),
-            Some(name) => Err(LoadError::Checkpoint { file: name, message: "nothing takes this tensor".into() }),
-        }
-    }
-
-    /// Whether `name` is there and not yet taken.
-    pub fn has(&self, name: &str) -> bool {
-        self.matrices.contains_key(name) || self.vectors.contains_key(name)
-    }
-
-    fn add(&mut self, name: &str, view: &TensorView<'_>, storage: Storage) -> Result<(), String> {
+    fn add(&mut self, name: &str, view: &TensorView<'_>, storage: Storage, cpu: &Cpu) -> Result<(), String> {
         let not_served = || format!("element type {} is not supported", view.dtype.name());
         let known = match *view.shape {
             [size] => {
@@ -72,12 +47,33 @@ impl Checkpoint {
             }
             [outputs, inputs] if outputs > 0 && inputs > 0 => {
                 let read = row_reader(view).ok_or_else(not_served)?;
-                let matrix = Matrix::from_rows(outputs, inputs, storage, read);
+                let matrix = Matrix::from_rows(cpu, outputs, inputs, storage, read);
                 self.matrices.insert(name.to_owned(), matrix).is_some()
             }
             _ => return Err(format!("shape {:?} is neither a vector nor a matrix", view.shape)),
         };
         if known { Err("it stands in two files".into()) } else { Ok(()) }
+    }
+}
+
+impl TensorSource for Checkpoint {
+    fn matrix(&mut self, name: &str, outputs: usize, inputs: usize) -> Result<Matrix, LoadError> {
+        let matrix = self.matrices.remove(name).ok_or_else(|| missing(name))?;
+        let found = [matrix.outputs(), matrix.inputs()];
+        if found == [outputs, inputs] { Ok(matrix) } else { Err(misshapen(name, &found, &[outputs, inputs])) }
+    }
+
+    fn vector(&mut self, name: &str, size: usize) -> Result<Vec<f32>, LoadError> {
+        let vector = self.vectors.remove(name).ok_or_else(|| missing(name))?;
+        if vector.len() == size { Ok(vector) } else { Err(misshapen(name, &[vector.len()], &[size])) }
+    }
+
+    fn finish(self) -> Result<(), LoadError> {
+        finish(self.matrices.into_keys().chain(self.vectors.into_keys()))
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.matrices.contains_key(name) || self.vectors.contains_key(name)
     }
 }
 
@@ -124,10 +120,18 @@ fn fault(file: &Path, message: String) -> LoadError {
     LoadError::Checkpoint { file: file.display().to_string(), message }
 }
 
-fn missing(name: &str) -> LoadError {
+/// Fails if a tensor is left over, rotary tables of old checkpoints apart.
+pub(crate) fn finish(left: impl Iterator<Item = String>) -> Result<(), LoadError> {
+    match left.filter(|name| !name.ends_with(".rotary_emb.inv_freq")).min() {
+        None => Ok(()),
+        Some(name) => Err(LoadError::Checkpoint { file: name, message: "nothing takes this tensor".into() }),
+    }
+}
+
+pub(crate) fn missing(name: &str) -> LoadError {
     LoadError::Checkpoint { file: name.to_owned(), message: "the checkpoint lacks this tensor".into() }
 }
 
-fn misshapen(name: &str, found: &[usize], want: &[usize]) -> LoadError {
+pub(crate) fn misshapen(name: &str, found: &[usize], want: &[usize]) -> LoadError {
     LoadError::Checkpoint { file: name.to_owned(), message: format!("shape {found:?}, config.json asks for {want:?}") }
 }

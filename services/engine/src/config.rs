@@ -18,6 +18,19 @@ pub struct EngineConfig {
     pub waiting_max: usize,
     /// Prompt tokens computed in one step, over all sequences; every running answer gets its next token besides.
     pub prefill_tokens_max: usize,
+    /// Tokens guessed for one sequence in one step (speculative decoding by prompt look-up, which changes no answer);
+    /// 0: none.
+    pub speculative_tokens_max: usize,
+    /// Latest tokens that must appear earlier in prompt or answer for a guess, at least and at most.
+    pub speculative_ngram_min: usize,
+    pub speculative_ngram_max: usize,
+    /// Rows of a step, guesses included, up to which guesses are added to it. While a step is bound by reading the
+    /// weights, further rows cost little; beyond that they cost their share.
+    pub speculative_rows_max: usize,
+    /// Longest pause, in steps, of a sequence whose guesses keep being wrong.
+    pub speculative_pause_max: usize,
+    /// Structured output.
+    pub grammar: GrammarConfig,
     /// Memory for ready adapters.
     pub adapter_bytes_max: u64,
     /// Adapters loaded at a time.
@@ -37,6 +50,43 @@ pub struct EngineConfig {
     pub step_failures_max: u32,
 }
 
+/// What structured output may cost. The measures are llguidance's; what goes beyond one of them is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GrammarConfig {
+    /// Threads that compile grammars and compute masks of allowed tokens. With two or more, one never compiles.
+    pub threads: usize,
+    /// Of a schema, expression or grammar.
+    pub source_bytes_max: usize,
+    /// Symbols in the productions of a compiled grammar.
+    pub symbols_max: usize,
+    /// Work for the lexer when a grammar is compiled; about 50,000 take a millisecond.
+    pub compile_fuel: u64,
+    /// Work for the lexer for one mask; about 14,000 take a millisecond.
+    pub step_fuel: u64,
+    /// Earley items for one mask; about 20,000 take a millisecond.
+    pub step_items_max: usize,
+    /// Earley items at one place of the text: how ambiguous a grammar may be.
+    pub row_items_max: usize,
+    /// States of one answer's lexer; each takes 1 to 2 kB.
+    pub lexer_states_max: usize,
+}
+
+impl Default for GrammarConfig {
+    fn default() -> Self {
+        Self {
+            threads: 2,
+            source_bytes_max: 64 << 10,
+            symbols_max: 100_000,
+            compile_fuel: 1_000_000,
+            step_fuel: 200_000,
+            step_items_max: 50_000,
+            row_items_max: 2_000,
+            lexer_states_max: 16_384,
+        }
+    }
+}
+
 impl Default for EngineConfig {
     fn default() -> Self {
         Self {
@@ -45,6 +95,12 @@ impl Default for EngineConfig {
             running_max: 64,
             waiting_max: 256,
             prefill_tokens_max: 512,
+            speculative_tokens_max: 4,
+            speculative_ngram_min: 2,
+            speculative_ngram_max: 4,
+            speculative_rows_max: 8,
+            speculative_pause_max: 64,
+            grammar: GrammarConfig::default(),
             adapter_bytes_max: 1 << 30,
             adapter_loads_max: 2,
             adapter_patience_steps: 64,
@@ -65,11 +121,19 @@ impl EngineConfig {
             ("running_max", self.running_max as u64),
             ("waiting_max", self.waiting_max as u64),
             ("prefill_tokens_max", self.prefill_tokens_max as u64),
+            ("speculative_ngram_min", self.speculative_ngram_min as u64),
+            ("grammar.threads", self.grammar.threads as u64),
             ("adapter_loads_max", self.adapter_loads_max as u64),
             ("step_failures_max", u64::from(self.step_failures_max)),
         ];
         let wrong: Vec<_> = fields.iter().filter(|(_, value)| *value == 0).map(|(name, _)| *name).collect();
-        if wrong.is_empty() { Ok(()) } else { Err(format!("must be at least 1: {}", wrong.join(", "))) }
+        if !wrong.is_empty() {
+            return Err(format!("must be at least 1: {}", wrong.join(", ")));
+        }
+        if self.speculative_ngram_min > self.speculative_ngram_max {
+            return Err("speculative_ngram_min must be at most speculative_ngram_max".to_owned());
+        }
+        Ok(())
     }
 
     pub(crate) fn retry_after(&self) -> Duration {

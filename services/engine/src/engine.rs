@@ -8,6 +8,7 @@ use domain::{Fault, Reason};
 use crate::blocks::BlockPool;
 use crate::config::EngineConfig;
 use crate::events::{FinishReason, Usage};
+use crate::grammar::Grammars;
 use crate::handle::EngineHandle;
 use crate::inbox::Inbox;
 use crate::loader::{AdapterSource, Loaded, Loader};
@@ -18,6 +19,7 @@ use crate::residents::Residents;
 use crate::runner::{Outcome, Runner};
 use crate::scheduler::{Scheduler, Slice};
 use crate::sequence::Sequence;
+use crate::speculation::Speculation;
 use crate::status::{Status, StatusBoard, Totals};
 use crate::text::TextModel;
 
@@ -38,6 +40,8 @@ pub struct Engine {
     residents: Residents<crate::model::Adapter>,
     runner: Runner,
     loader: Loader,
+    /// Its threads end with the engine.
+    _grammars: Grammars,
     inbox: Arc<Inbox>,
     board: Arc<StatusBoard>,
     totals: Totals,
@@ -69,9 +73,17 @@ impl Engine {
             move |loaded| inbox.loaded(loaded)
         };
         let loader = Loader::start(config.adapter_loads_max, Arc::clone(&model), source, config.adapter.clone(), done)?;
+        let eos = model.config().eos_token_ids.clone();
+        let ends = !eos.is_empty();
+        let grammars = {
+            let inbox = Arc::clone(&inbox);
+            let vocab_size = model.config().vocab_size;
+            Grammars::start(&config.grammar, text.clone(), vocab_size, eos, move || inbox.wake())?
+        };
+        let desk = Arc::clone(grammars.desk());
         let pool = BlockPool::new(blocks, config.prefix_cache.then(PrefixCache::new));
         let mut engine = Self {
-            scheduler: Scheduler::new(pool, config.running_max, config.prefill_tokens_max),
+            scheduler: Scheduler::new(pool, config.running_max, config.prefill_tokens_max, Speculation::of(&config)),
             residents: Residents::new(
                 config.adapter_bytes_max,
                 config.adapter_loads_max,
@@ -79,6 +91,7 @@ impl Engine {
             ),
             runner: Runner::new(Arc::clone(&model), blocks),
             loader,
+            _grammars: grammars,
             inbox: Arc::clone(&inbox),
             board: Arc::clone(&board),
             totals: Totals::default(),
@@ -91,9 +104,10 @@ impl Engine {
             vocab_size: model.config().vocab_size,
             context_length: model.config().context_length,
             kv_blocks: blocks,
+            ends,
             config,
         };
-        Ok(EngineHandle::new(model, text, bounds, inbox, board, thread))
+        Ok(EngineHandle::new(model, text, bounds, inbox, desk, board, thread))
     }
 
     /// Until it is told to stop and nothing is left to do.
@@ -109,11 +123,17 @@ impl Engine {
 
     /// One round: what arrived, who is gone, who is next, compute, send. False when it is over.
     fn turn(&mut self) -> bool {
-        let idle = self.scheduler.running().is_empty() && !self.scheduler.can_go_on(&self.residents);
+        let running = self.scheduler.running();
+        let idle = running.iter().all(Sequence::is_held_up)
+            && (!running.is_empty() || !self.scheduler.can_go_on(&self.residents));
         let arrivals = self.inbox.take(idle);
         arrivals.submitted.into_iter().for_each(|sequence| self.scheduler.enqueue(sequence));
         arrivals.loaded.into_iter().for_each(|loaded| self.finish_load(loaded));
         self.scheduler.remove_cancelled();
+        for mut sequence in self.scheduler.remove_refused() {
+            let fault = sequence.refusal().unwrap_or_else(Fault::internal);
+            sequence.answer.fail(fault);
+        }
         self.provide_adapters();
         let slices = self.scheduler.schedule();
         self.inbox.set_waiting(self.scheduler.waiting());
@@ -148,13 +168,15 @@ impl Engine {
 
     /// Computes the slices and hands out what came of it. A crash ends the sequences of this step and no others.
     fn step(&mut self, slices: &[Slice]) {
-        let rows: usize = slices.iter().map(|slice| slice.tokens).sum();
-        let span = tracing::debug_span!("engine.step", sequences = slices.len(), rows);
+        let known: usize = slices.iter().map(|slice| slice.tokens).sum();
+        let drafted: usize = self.scheduler.running().iter().map(|sequence| sequence.draft.tokens().len()).sum();
+        let span = tracing::debug_span!("engine.step", sequences = slices.len(), rows = known + drafted);
         let computed = span.in_scope(|| {
             let (runner, running) = (&mut self.runner, self.scheduler.running());
             catch_unwind(AssertUnwindSafe(|| runner.step(running, slices)))
         });
         self.totals.steps += 1;
+        self.totals.drafted_tokens += drafted as u64;
         match computed {
             Ok(outcomes) => {
                 self.failures_in_a_row = 0;
@@ -171,36 +193,49 @@ impl Engine {
 
     /// True if the sequence has ended.
     fn apply(&mut self, slice: Slice, outcome: Outcome) -> bool {
-        if outcome.broken {
-            let sequence = self.scheduler.running_mut(slice.index);
-            sequence.answer.span().in_scope(|| tracing::warn!("non-finite logits"));
-            let message = "the model gave a result that is not a finite number for this input";
-            let reason = if sequence.adapter.is_some() { Reason::AdapterLoad } else { Reason::Internal };
-            sequence.answer.fail(Fault::new(reason, message));
+        let Outcome { scores, sampled, broken, late } = outcome;
+        if broken && sampled.is_empty() {
+            fail_broken(self.scheduler.running_mut(slice.index));
             return true;
         }
-        self.scheduler.computed(slice);
+        // What comes behind the last token is still to be chosen: it stays to be computed.
+        self.scheduler.computed(slice.index, slice.tokens - usize::from(late));
         let sequence = self.scheduler.running_mut(slice.index);
-        if let Some(scores) = &mut sequence.answer.prompt_logprobs {
-            scores.extend(outcome.scores);
+        if let Some(known) = &mut sequence.answer.prompt_logprobs {
+            known.extend(scores);
+        }
+        if late && let Some(guide) = &mut sequence.guide {
+            self.totals.late_masks += 1;
+            guide.was_late();
         }
         if sequence.remaining() > 0 {
             return false;
         }
         sequence.answer.send_prompt_logprobs();
-        let reason = match outcome.sampled {
-            Some(sampled) => {
-                sequence.tokens.push(sampled.id);
-                self.totals.completion_tokens += 1;
-                sequence.answer.push(sampled)
+        let mut accepted = 0;
+        let mut reason = sequence.answer.only_scores().then_some(FinishReason::Length);
+        for (n, sampled) in sampled.into_iter().enumerate() {
+            accepted = n;
+            self.totals.completion_tokens += 1;
+            sequence.tokens.push(sampled.id);
+            let id = sampled.id;
+            reason = sequence.answer.push(sampled);
+            if reason.is_some() {
+                break;
             }
-            None => Some(FinishReason::Length),
-        };
+            if let Some(guide) = &mut sequence.guide {
+                guide.advance(id);
+            }
+        }
         if let Some(reason) = reason {
             let usage = usage(sequence);
             sequence.answer.finish(reason, usage);
+        } else if broken {
+            fail_broken(sequence);
         }
-        reason.is_some()
+        self.totals.accepted_tokens += accepted as u64;
+        self.scheduler.drafted(slice.index, accepted);
+        reason.is_some() || broken
     }
 
     fn step_failed(&mut self, slices: &[Slice]) {
@@ -242,6 +277,13 @@ impl Engine {
             totals: Totals { scheduler: self.scheduler.totals(), ..self.totals },
         });
     }
+}
+
+fn fail_broken(sequence: &mut Sequence) {
+    sequence.answer.span().in_scope(|| tracing::warn!("non-finite logits"));
+    let message = "the model gave a result that is not a finite number for this input";
+    let reason = if sequence.adapter.is_some() { Reason::AdapterLoad } else { Reason::Internal };
+    sequence.answer.fail(Fault::new(reason, message));
 }
 
 fn usage(sequence: &Sequence) -> Usage {

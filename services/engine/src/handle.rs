@@ -8,6 +8,7 @@ use domain::{Digest, Fault, Reason};
 
 use crate::answer::Answer;
 use crate::events::EventStream;
+use crate::grammar::{Desk, Guide};
 use crate::inbox::{Inbox, NotTaken};
 use crate::model::Model;
 use crate::prefix_cache::Scope;
@@ -27,6 +28,7 @@ struct Shared {
     text: TextModel,
     bounds: Bounds,
     inbox: Arc<Inbox>,
+    grammars: Arc<Desk>,
     board: Arc<StatusBoard>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -37,20 +39,22 @@ impl EngineHandle {
         text: TextModel,
         bounds: Bounds,
         inbox: Arc<Inbox>,
+        grammars: Arc<Desk>,
         board: Arc<StatusBoard>,
         thread: JoinHandle<()>,
     ) -> Self {
         let thread = Mutex::new(Some(thread));
-        Self { shared: Arc::new(Shared { model, text, bounds, inbox, board, thread }) }
+        Self { shared: Arc::new(Shared { model, text, bounds, inbox, grammars, board, thread }) }
     }
 
-    /// Puts a request into the queue. Never waits.
+    /// Puts a request into the queue. Never waits. Whether its `response_format` can be served shows later: the stream
+    /// then fails with `INVALID_REQUEST`.
     ///
     /// # Errors
     /// `INVALID_REQUEST` with every violation, `CONTEXT_LENGTH` for what can never fit, `QUEUE_FULL` with a retry hint,
     /// `SHUTTING_DOWN`, `WORKER_UNAVAILABLE` when the engine is not healthy.
     pub fn submit(&self, request: GenerateRequest) -> Result<EventStream, Fault> {
-        let Shared { model, text, bounds, inbox, .. } = &*self.shared;
+        let Shared { model, text, bounds, inbox, grammars, .. } = &*self.shared;
         bounds.check(&request)?;
         let scope = Scope {
             group: request.tenant,
@@ -59,8 +63,13 @@ impl EngineHandle {
             rope_key: model.rope_key(request.prompt.len()),
         };
         let (answer, events) = Answer::new(&request, text, &model.config().eos_token_ids, self.base_digest());
-        let sequence = Sequence::new(scope, request.adapter, request.prompt, request.max_tokens as usize, answer);
+        let mut sequence = Sequence::new(scope, request.adapter, request.prompt, request.max_tokens as usize, answer);
+        let (guide, compile) = request.response_format.map(|format| Guide::new(grammars, format)).unzip();
+        sequence.guide = guide;
         inbox.submit(sequence).map_err(|reason| self.not_taken(&reason))?;
+        if let Some(job) = compile {
+            grammars.begin(job);
+        }
         Ok(EventStream::new(events, Arc::clone(inbox)))
     }
 
@@ -107,10 +116,11 @@ impl EngineHandle {
     /// A handle on the same engine that lets everything in. For tests of what must not happen.
     #[cfg(test)]
     pub(crate) fn without_bounds(&self) -> Self {
-        let Shared { model, text, bounds, inbox, board, .. } = &*self.shared;
+        let Shared { model, text, bounds, inbox, grammars, board, .. } = &*self.shared;
         let bounds = Bounds { vocab_size: usize::MAX, ..bounds.clone() };
         let thread = std::thread::spawn(|| ());
-        Self::new(Arc::clone(model), text.clone(), bounds, Arc::clone(inbox), Arc::clone(board), thread)
+        let (inbox, grammars) = (Arc::clone(inbox), Arc::clone(grammars));
+        Self::new(Arc::clone(model), text.clone(), bounds, inbox, grammars, Arc::clone(board), thread)
     }
 
     fn not_taken(&self, reason: &NotTaken) -> Fault {

@@ -5,29 +5,36 @@ pub(crate) mod config;
 mod error;
 mod forward;
 mod groups;
+mod options;
 mod random;
 mod rope;
+mod scratch;
 mod weights;
 
 pub use crate::kv::{BLOCK_TOKENS, BlockId, KvCache};
 pub use crate::lora::{Adapter, AdapterLoadError};
-pub use config::{Biases, ConfigError, Dtype, ModelConfig};
+pub use config::{Biases, ConfigError, ModelConfig};
 pub use error::LoadError;
-pub(crate) use weights::Slot;
+pub use kernels::{CpuConfig, Isa};
+pub use options::{Dtype, KvDtype, ModelOptions};
+pub(crate) use scratch::Scratch;
+pub(crate) use weights::{Slot, TensorSource, Weights};
 
 use std::ops::Range;
 use std::path::Path;
 
-use kernels::{Matrix, Storage};
+use kernels::{Cpu, KvStorage, Matrix};
 
-use crate::checkpoint::Checkpoint;
-use weights::Weights;
+use crate::packed_base;
 
 /// A loaded base model. Immutable; share it by `Arc`.
 pub struct Model {
     config: ModelConfig,
     base: adapters::Base,
     weights: Weights,
+    dtype: Dtype,
+    kv_storage: KvStorage,
+    cpu: Cpu,
 }
 
 /// One step: the new tokens of every sequence, sequence after sequence.
@@ -61,17 +68,28 @@ pub struct SequenceSlice<'a> {
 pub enum LogitsRows {
     None,
     Last,
+    /// The last n rows, or all where there are fewer.
+    LastN(usize),
     All,
 }
 
 impl Model {
     /// Reads a checkpoint directory in Hugging Face layout: `config.json`, `generation_config.json` if present, one or
     /// many `.safetensors` files in f32, f16 or bf16, and the tokenizer (for the base's digest).
-    pub fn load(dir: &Path, dtype: Dtype) -> Result<Model, LoadError> {
+    pub fn load(dir: &Path, options: &ModelOptions) -> Result<Model, LoadError> {
+        let cpu = Cpu::new(&options.cpu).map_err(LoadError::Cpu)?;
         let config = ModelConfig::read(dir)?;
-        let base = adapters::Base::read(dir)?;
-        let weights = Weights::from_checkpoint(&config, Checkpoint::read(dir, dtype.storage())?)?;
-        Ok(Model { config, base, weights })
+        let (base, weights) = packed_base::load(dir, &config, options, &cpu)?;
+        Ok(Model { config, base, weights, dtype: options.dtype, kv_storage: options.kv_storage(), cpu })
+    }
+
+    /// Threads and instructions of its steps.
+    pub fn cpu(&self) -> &Cpu {
+        &self.cpu
+    }
+
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
     }
 
     pub fn config(&self) -> &ModelConfig {
@@ -85,13 +103,14 @@ impl Model {
 
     /// A cache of `blocks` blocks of [`BLOCK_TOKENS`] tokens.
     pub fn new_kv_cache(&self, blocks: usize) -> KvCache {
-        KvCache::new(blocks, self.config.layers, self.config.kv_heads, self.config.head_dim)
+        let c = &self.config;
+        KvCache::new(blocks, c.layers, c.kv_heads, c.head_dim, self.kv_storage)
     }
 
     /// Bytes of one KV block over all layers.
     pub fn block_bytes(&self) -> usize {
         let c = &self.config;
-        2 * c.layers * c.kv_heads * c.head_dim * BLOCK_TOKENS * size_of::<f32>()
+        c.layers * kernels::KvBlocks::bytes_per_block(c.kv_heads, c.head_dim, self.kv_storage)
     }
 
     /// Bytes of the base weights in memory.
@@ -105,15 +124,15 @@ impl Model {
         self.config.ropes.iter().map(|rope| rope.key(rope_length)).max().unwrap_or(0)
     }
 
-    /// One step over any mix of sequences. `logits` is called once for each requested row, in row order, with `[vocab]` values
-    /// (memory is bounded: rows are done in tiles).
+    /// One step over any mix of sequences. `logits` is called with the requested rows in ascending order, some at a time,
+    /// and their `[rows, vocab]` values (memory is bounded: rows are done in tiles).
     ///
     /// A row's bits do not depend on who else is in the batch, nor on how its sequence was cut into steps.
     ///
     /// # Panics
     /// If a token id is out of the vocabulary, rows overlap, blocks are too few or out of range, or an adapter was loaded for another base:
     /// all are errors of the caller.
-    pub fn forward(&self, batch: &Batch<'_>, kv: &mut KvCache, logits: &mut dyn FnMut(usize, &[f32])) {
+    pub fn forward(&self, batch: &Batch<'_>, kv: &mut KvCache, logits: &mut dyn FnMut(&[usize], &[f32])) {
         forward::forward(self, batch, kv, logits);
     }
 
@@ -128,14 +147,5 @@ impl Model {
         }
         let (layer, slot) = crate::lora::parse_path(path)?;
         Some(&self.weights.layers.get(layer)?.linear(slot).weight)
-    }
-}
-
-impl Dtype {
-    fn storage(self) -> Storage {
-        match self {
-            Dtype::F32 => Storage::F32,
-            Dtype::Bf16 => Storage::Bf16,
-        }
     }
 }

@@ -1,9 +1,10 @@
 //! What the engine is asked to do, and what of it is refused at the door.
 
-use domain::{Digest, Fault, Reason, Sampling, TenantId};
+use domain::{Digest, Fault, Reason, ResponseFormat, Sampling, TenantId};
 
 use crate::blocks::blocks_for;
 use crate::config::EngineConfig;
+use crate::grammar;
 use crate::model::BLOCK_TOKENS;
 use crate::residents::AdapterKey;
 
@@ -22,6 +23,8 @@ pub struct GenerateRequest {
     pub max_tokens: u32,
     /// The answer ends before the first of these.
     pub stop: Vec<String>,
+    /// What the whole answer must be. An answer that is cut (`max_tokens`, `stop`) is the beginning of such a text.
+    pub response_format: Option<ResponseFormat>,
     /// Report the log-probability of each token, and of the n most likely ones.
     pub logprobs: Option<u32>,
     /// Do not end at the model's end-of-sequence tokens.
@@ -41,6 +44,7 @@ impl GenerateRequest {
             sampling: Sampling::greedy(),
             max_tokens,
             stop: Vec::new(),
+            response_format: None,
             logprobs: None,
             ignore_eos: false,
             prompt_logprobs: false,
@@ -58,6 +62,8 @@ pub(crate) struct Bounds {
     pub vocab_size: usize,
     pub context_length: usize,
     pub kv_blocks: usize,
+    /// The model has a token that ends an answer.
+    pub ends: bool,
     pub config: EngineConfig,
 }
 
@@ -89,6 +95,21 @@ impl Bounds {
         }
         if request.logprobs.is_some_and(|n| n > logprobs_max) {
             wrong("logprobs", format!("at most {logprobs_max}"));
+        }
+        if let Some(format) = &request.response_format {
+            let bytes_max = self.config.grammar.source_bytes_max;
+            let given = *format != ResponseFormat::JsonObject;
+            let rules = [
+                (given && format.source().is_empty(), "must not be empty".to_owned()),
+                (format.source().len() > bytes_max, format!("at most {bytes_max} bytes")),
+                (
+                    request.ignore_eos,
+                    "cannot be combined with ignore_eos: the answer ends where its form does".to_owned(),
+                ),
+                (!self.ends, "this base model has no end-of-sequence token".to_owned()),
+            ];
+            let broken = rules.into_iter().filter(|(broken, _)| *broken);
+            broken.for_each(|(_, why)| wrong(grammar::FIELD, why));
         }
         for fault in request.sampling.check().err().unwrap_or_default() {
             wrong(&format!("sampling.{}", fault.field), fault.description.to_owned());

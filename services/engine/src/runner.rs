@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::grammar::Guide;
 use crate::model::{Batch, KvCache, LogitsRows, Model, SequenceSlice};
-use crate::sampler::{NonFinite, Sampled, log_probability};
+use crate::sampler::{NonFinite, Place, Sampled, log_probability};
 use crate::scheduler::Slice;
 use crate::sequence::Sequence;
 
@@ -17,10 +18,12 @@ pub(crate) struct Runner {
 pub(crate) struct Outcome {
     /// Log-probabilities of further prompt tokens.
     pub scores: Vec<f32>,
-    /// The next token, if the slice reached the end of what was known.
-    pub sampled: Option<Sampled>,
-    /// A logit was not finite: the rest is void.
+    /// The next tokens, if the slice reached the end of what was known: one, and one for each guess that was right.
+    pub sampled: Vec<Sampled>,
+    /// A logit was not finite: nothing comes behind what is here.
     pub broken: bool,
+    /// No token was chosen, since it was not known which ones may come.
+    pub late: bool,
 }
 
 impl Runner {
@@ -37,6 +40,7 @@ impl Runner {
             let sequence = &running[slice.index];
             let start = tokens.len();
             tokens.extend(&sequence.tokens[sequence.computed..sequence.computed + slice.tokens]);
+            tokens.extend(sequence.draft.tokens());
             parts.push(SequenceSlice {
                 rows: start..tokens.len(),
                 past: sequence.computed,
@@ -47,13 +51,21 @@ impl Runner {
             });
         }
         let mut outcomes: Vec<Outcome> = slices.iter().map(|_| Outcome::default()).collect();
-        let mut take = |row: usize, logits: &[f32]| {
-            let part = parts.partition_point(|part| part.rows.end <= row);
-            let next = parts[part].past + row - parts[part].rows.start + 1;
-            let outcome = &mut outcomes[part];
-            if outcome.take(&running[slices[part].index], next, logits).is_err() {
-                outcome.broken = true;
-            }
+        let (model, vocab_size) = (&self.model, self.model.config().vocab_size);
+        let part_of = |row: usize| parts.partition_point(|part| part.rows.end <= row);
+        let mut take = |rows: &[usize], logits: &[f32]| {
+            // Sequences side by side, the rows of one in order.
+            let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return };
+            let (first, last) = (part_of(*first), part_of(*last));
+            model.cpu().each_chunk(&mut outcomes[first..=last], 1, |i, outcome| {
+                let part = &parts[first + i];
+                let own = rows.partition_point(|row| *row < part.rows.start)..rows.len();
+                for at in own.take_while(|at| rows[*at] < part.rows.end) {
+                    let next = part.past + rows[at] - part.rows.start + 1;
+                    let logits = &logits[at * vocab_size..][..vocab_size];
+                    outcome[0].take(&running[slices[first + i].index], next, logits);
+                }
+            });
         };
         self.model.forward(&Batch { tokens: &tokens, sequences: &parts }, &mut self.kv, &mut take);
         outcomes
@@ -65,14 +77,24 @@ fn wanted_rows(sequence: &Sequence, tokens: usize) -> LogitsRows {
     let reaches_end = tokens == sequence.remaining();
     match (scoring, reaches_end) {
         (true, _) => LogitsRows::All,
-        (false, true) => LogitsRows::Last,
+        (false, true) => LogitsRows::LastN(1 + sequence.draft.tokens().len()),
         (false, false) => LogitsRows::None,
     }
 }
 
 impl Outcome {
-    /// `logits` are those for the token at position `next`.
-    fn take(&mut self, sequence: &Sequence, next: usize, logits: &[f32]) -> Result<(), NonFinite> {
+    /// `logits` are those for the token at position `next`; rows come in order.
+    fn take(&mut self, sequence: &Sequence, next: usize, logits: &[f32]) {
+        if self.broken {
+            return;
+        }
+        match self.score(sequence, next, logits).and_then(|()| self.choose(sequence, next, logits)) {
+            Ok(()) => {}
+            Err(NonFinite) => self.broken = true,
+        }
+    }
+
+    fn score(&mut self, sequence: &Sequence, next: usize, logits: &[f32]) -> Result<(), NonFinite> {
         if let Some(known) = &sequence.answer.prompt_logprobs
             && next < sequence.prompt_tokens
             // After a preemption, rows are computed again that have been scored.
@@ -80,9 +102,25 @@ impl Outcome {
         {
             self.scores.push(log_probability(logits, sequence.tokens[next])?);
         }
-        if next == sequence.tokens.len() && !sequence.answer.only_scores() {
-            self.sampled = Some(sequence.answer.sampler.choose(logits, next)?);
+        Ok(())
+    }
+
+    /// Row by row as without guesses: the row behind a guess counts only if the guess is what was chosen before it.
+    fn choose(&mut self, sequence: &Sequence, next: usize, logits: &[f32]) -> Result<(), NonFinite> {
+        let Some(guessed) = next.checked_sub(sequence.tokens.len()) else { return Ok(()) };
+        let ahead = &sequence.draft.tokens()[..guessed];
+        let holds = self.sampled.iter().map(|sampled| &sampled.id).eq(ahead);
+        if !holds || sequence.answer.only_scores() {
+            return Ok(());
         }
+        let mask = sequence.guide.as_ref().map(Guide::mask);
+        if let Some(None) = mask {
+            self.late = true;
+            return Ok(());
+        }
+        let mask = mask.flatten();
+        let place = Place { position: next, ahead, allowed: mask.as_deref() };
+        self.sampled.push(sequence.answer.sampler.choose_at(&place, logits)?);
         Ok(())
     }
 }

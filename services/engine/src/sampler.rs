@@ -1,11 +1,15 @@
 //! From logits to the next token. A draw is a function of (seed, position) and of the logits alone, so neither the batch
 //! nor a preemption changes it. Nothing here knows text or stop conditions.
 
+mod mask;
 mod philox;
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use domain::Sampling;
+
+pub use mask::TokenMask;
 
 /// Chooses the tokens of one sequence.
 #[derive(Clone, Debug)]
@@ -17,6 +21,17 @@ pub struct Sampler {
     prompt: HashSet<u32>,
     /// How often each token is in the answer.
     answer: HashMap<u32, u32>,
+}
+
+/// Where in an answer a token is chosen.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Place<'a> {
+    /// Counted from the start of the prompt.
+    pub position: usize,
+    /// Tokens before it that have not been accepted yet.
+    pub ahead: &'a [u32],
+    /// `None`: any token may come.
+    pub allowed: Option<&'a TokenMask>,
 }
 
 /// One chosen token.
@@ -42,13 +57,19 @@ impl Sampler {
 
     /// Chooses the token at `position` (counted from the start of the prompt) from `[vocab]` logits.
     pub fn choose(&self, logits: &[f32], position: usize) -> Result<Sampled, NonFinite> {
+        self.choose_at(&Place { position, ..Place::default() }, logits)
+    }
+
+    /// As [`Sampler::choose`], with all that may matter at a place. Log-probabilities are those without the mask.
+    pub fn choose_at(&self, place: &Place<'_>, logits: &[f32]) -> Result<Sampled, NonFinite> {
         if !logits.iter().all(|logit| logit.is_finite()) {
             return Err(NonFinite);
         }
-        let id = match self.penalised(logits) {
-            Some(changed) => self.pick(&changed, position),
-            None => self.pick(logits, position),
-        };
+        let mut changed = self.penalised(place.ahead, logits);
+        if let Some(allowed) = place.allowed {
+            allowed.apply(changed.get_or_insert_with(|| logits.to_vec()));
+        }
+        let id = self.pick(changed.as_deref().unwrap_or(logits), place.position);
         let Some(wanted) = self.logprobs else { return Ok(Sampled { id, logprob: None, top: Vec::new() }) };
         let total = log_sum_exp(logits);
         let logprob = |id: u32| (f64::from(logits[id as usize]) - total) as f32;
@@ -63,18 +84,20 @@ impl Sampler {
 
     /// The logits with penalties, if any applies: repetition as `transformers` has it (Keskar et al. 2019, over prompt and
     /// answer), then presence and frequency as in the OpenAI API (over the answer).
-    fn penalised(&self, logits: &[f32]) -> Option<Vec<f32>> {
+    fn penalised(&self, ahead: &[u32], logits: &[f32]) -> Option<Vec<f32>> {
         let Sampling { repetition_penalty, presence_penalty, frequency_penalty, .. } = self.sampling;
         if repetition_penalty == 1.0 && presence_penalty == 0.0 && frequency_penalty == 0.0 {
             return None;
         }
         let mut changed = logits.to_vec();
-        let only_in_prompt = self.prompt.iter().filter(|id| !self.answer.contains_key(id));
-        for id in self.answer.keys().chain(only_in_prompt) {
+        let mut answer = Cow::Borrowed(&self.answer);
+        ahead.iter().for_each(|id| *answer.to_mut().entry(*id).or_default() += 1);
+        let only_in_prompt = self.prompt.iter().filter(|id| !answer.contains_key(id));
+        for id in answer.keys().chain(only_in_prompt) {
             let Some(logit) = changed.get_mut(*id as usize) else { continue };
             *logit = if *logit > 0.0 { *logit / repetition_penalty } else { *logit * repetition_penalty };
         }
-        for (id, count) in &self.answer {
+        for (id, count) in &*answer {
             let Some(logit) = changed.get_mut(*id as usize) else { continue };
             *logit -= frequency_penalty * *count as f32 + presence_penalty;
         }
@@ -102,8 +125,8 @@ impl Sampler {
         if top_p < 1.0 {
             keep_top_p(&mut candidates, f64::from(top_p));
         }
-        // The most likely weight is 1.
-        candidates.retain(|(_, weight)| *weight >= f64::from(min_p));
+        // The most likely weight is 1; what a mask forbids has none.
+        candidates.retain(|(_, weight)| *weight > 0.0 && *weight >= f64::from(min_p));
         candidates
     }
 }
@@ -241,13 +264,14 @@ mod tests {
         let mut repetition =
             Sampler::new(Sampling { repetition_penalty: 2.0, ..Sampling::greedy() }, None, &[0, 1, 0, 900]);
         repetition.accept(2);
-        assert_eq!(repetition.penalised(&logits).unwrap(), [1.0, -4.0, 1.0, 2.0]);
+        assert_eq!(repetition.penalised(&[], &logits).unwrap(), [1.0, -4.0, 1.0, 2.0]);
         let counted = Sampling { presence_penalty: 0.5, frequency_penalty: 0.25, ..Sampling::greedy() };
         let mut answer = Sampler::new(counted, None, &[0, 1]);
         answer.accept(2);
         answer.accept(3);
+        assert_eq!(answer.penalised(&[3], &logits).unwrap(), [2.0, -2.0, 1.25, 1.0]);
         answer.accept(3);
-        assert_eq!(answer.penalised(&logits).unwrap(), [2.0, -2.0, 1.25, 1.0]);
+        assert_eq!(answer.penalised(&[], &logits).unwrap(), [2.0, -2.0, 1.25, 1.0]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::blocks::{BlockPool, blocks_for};
 use crate::model::{Adapter, BLOCK_TOKENS};
 use crate::residents::{AdapterKey, Residents};
 use crate::sequence::Sequence;
+use crate::speculation::Speculation;
 use crate::status::SchedulerTotals;
 
 /// Both queues are ordered by age, the oldest first.
@@ -16,6 +17,7 @@ pub(crate) struct Scheduler<A = Adapter> {
     pool: BlockPool,
     running_max: usize,
     prefill_tokens_max: usize,
+    speculation: Speculation,
     arrivals: u64,
     totals: SchedulerTotals,
 }
@@ -28,10 +30,10 @@ pub(crate) struct Slice {
 }
 
 impl<A> Scheduler<A> {
-    pub fn new(pool: BlockPool, running_max: usize, prefill_tokens_max: usize) -> Self {
+    pub fn new(pool: BlockPool, running_max: usize, prefill_tokens_max: usize, speculation: Speculation) -> Self {
         let (waiting, running) = (VecDeque::new(), Vec::new());
         let totals = SchedulerTotals::default();
-        Self { waiting, running, pool, running_max, prefill_tokens_max, arrivals: 0, totals }
+        Self { waiting, running, pool, running_max, prefill_tokens_max, speculation, arrivals: 0, totals }
     }
 
     pub fn enqueue(&mut self, mut sequence: Sequence<A>) {
@@ -60,10 +62,11 @@ impl<A> Scheduler<A> {
         self.totals
     }
 
-    /// With nothing running: somebody waits for something other than a load, so the next round gets further.
+    /// With nothing running: somebody waits for something other than a load or a grammar, so the next round gets further.
     pub fn can_go_on(&self, residents: &Residents<A>) -> bool {
         let stuck = |sequence: &Sequence<A>| {
-            !sequence.has_weights() && sequence.adapter.is_some_and(|key| residents.loads(&key))
+            let loads = !sequence.has_weights() && sequence.adapter.is_some_and(|key| residents.loads(&key));
+            loads || sequence.awaits_grammar()
         };
         !self.waiting.iter().all(stuck)
     }
@@ -87,26 +90,39 @@ impl<A> Scheduler<A> {
     }
 
     /// Admits what fits and picks the rows of the next step: first one for every answer that only needs its next token,
-    /// then prompts, the oldest first. The slices are in the order of the running sequences.
+    /// then prompts, the oldest first. A step that stays small gets guesses besides ([`Sequence::draft`]). The slices are
+    /// in the order of the running sequences.
     pub fn schedule(&mut self) -> Vec<Slice> {
+        self.running.iter_mut().for_each(|sequence| sequence.draft.clear());
         self.admit();
         let mut slices = Vec::new();
         self.pick(&mut slices, |remaining, _| if remaining == 1 { 1 } else { 0 });
         self.pick(&mut slices, |remaining, budget| if remaining == 1 { 0 } else { remaining.min(budget) });
         slices.sort_unstable_by_key(|slice| slice.index);
+        self.draft(&slices);
         slices
     }
 
-    /// The tokens of a slice are computed: full blocks become known to the prefix cache.
-    pub fn computed(&mut self, slice: Slice) {
-        let sequence = &mut self.running[slice.index];
-        sequence.computed += slice.tokens;
+    /// `tokens` more tokens of the running sequence `index` are computed: full blocks become known to the prefix cache.
+    pub fn computed(&mut self, index: usize, tokens: usize) {
+        let sequence = &mut self.running[index];
+        sequence.computed += tokens;
+        debug_assert!(sequence.computed <= sequence.tokens.len());
         while (sequence.published + 1) * BLOCK_TOKENS <= sequence.computed {
             let span = sequence.published * BLOCK_TOKENS..(sequence.published + 1) * BLOCK_TOKENS;
             let Sequence { scope, blocks, published, tokens, .. } = sequence;
             self.pool.publish(scope, blocks, *published, &tokens[span]);
             sequence.published += 1;
         }
+    }
+
+    /// `accepted` tokens of the sequence's draft have joined its tokens. What was computed for the rest is void: the next
+    /// step writes over it, and blocks that only it needed go back.
+    pub fn drafted(&mut self, index: usize, accepted: usize) {
+        self.computed(index, accepted);
+        let sequence = &mut self.running[index];
+        sequence.draft.judge(accepted, self.speculation.pause_max);
+        self.pool.release(&sequence.blocks.split_off(blocks_for(sequence.computed)));
     }
 
     /// Takes the running sequences at these indices out and frees what they hold.
@@ -128,6 +144,11 @@ impl<A> Scheduler<A> {
     /// Takes out those that wait for an adapter that will not come.
     pub fn remove_waiting_for(&mut self, key: &AdapterKey) -> Vec<Sequence<A>> {
         self.remove_where(|sequence| sequence.adapter == Some(*key) && sequence.lease.is_none())
+    }
+
+    /// Takes out those whose grammar cannot be served.
+    pub fn remove_refused(&mut self) -> Vec<Sequence<A>> {
+        self.remove_where(|sequence| sequence.refusal().is_some())
     }
 
     pub fn remove_all(&mut self) -> Vec<Sequence<A>> {
@@ -155,7 +176,7 @@ impl<A> Scheduler<A> {
         let mut at = 0;
         while self.running.len() < self.running_max && at < self.waiting.len() {
             let sequence = &mut self.waiting[at];
-            if !sequence.has_weights() {
+            if !sequence.has_weights() || sequence.awaits_grammar() {
                 at += 1;
                 continue;
             }
@@ -193,8 +214,9 @@ impl<A> Scheduler<A> {
         let mut budget = self.prefill_tokens_max;
         let mut index = 0;
         while index < self.running.len() {
-            let tokens = wanted(self.running[index].remaining(), budget);
-            if tokens > 0 {
+            let sequence = &self.running[index];
+            let tokens = wanted(sequence.remaining(), budget);
+            if tokens > 0 && !sequence.is_held_up() {
                 if !self.reserve(index, tokens, slices) {
                     return;
                 }
@@ -202,6 +224,34 @@ impl<A> Scheduler<A> {
                 budget = budget.saturating_sub(tokens);
             }
             index += 1;
+        }
+    }
+
+    /// Adds guesses to answers that get their next token, the oldest first, while the step has few rows. A guess takes
+    /// only blocks that no running sequence needs for its next token.
+    fn draft(&mut self, slices: &[Slice]) {
+        let mut rows: usize = slices.iter().map(|slice| slice.tokens).sum();
+        let promised: usize = self.running.iter().map(Sequence::missing_blocks).sum();
+        for slice in slices {
+            let room = self.speculation.rows_max.saturating_sub(rows);
+            let sequence = &mut self.running[slice.index];
+            if room == 0 || self.speculation.tokens_max == 0 {
+                return;
+            }
+            // Which tokens a grammar allows behind a guess is not known in time.
+            if sequence.remaining() != 1 || sequence.guide.is_some() || !sequence.draft.is_due() {
+                continue;
+            }
+            let mut guesses = self.speculation.look_up(&sequence.tokens, room.min(sequence.draft_max()));
+            while sequence.blocks.len() < blocks_for(sequence.tokens.len() + guesses.len())
+                && self.pool.available() > promised
+                && let Some(block) = self.pool.allocate()
+            {
+                sequence.blocks.push(block);
+            }
+            guesses.truncate(sequence.blocks.len() * BLOCK_TOKENS - sequence.tokens.len());
+            rows += guesses.len();
+            sequence.draft.set(guesses);
         }
     }
 
@@ -231,6 +281,7 @@ impl<A> Scheduler<A> {
         self.pool.release(&std::mem::take(&mut sequence.blocks));
         sequence.computed = 0;
         sequence.published = 0;
+        sequence.draft.clear();
         sequence.answer.waits();
         self.totals.preemptions += 1;
         let at = self.waiting.partition_point(|other| other.arrival < sequence.arrival);

@@ -1,10 +1,14 @@
 //! One prompt and the answer that grows behind it: what the scheduler needs to know of it.
 
+use domain::Fault;
+
 use crate::answer::Answer;
 use crate::blocks::blocks_for;
+use crate::grammar::Guide;
 use crate::model::{Adapter, BlockId};
 use crate::prefix_cache::Scope;
 use crate::residents::{AdapterKey, Lease};
+use crate::speculation::Draft;
 
 /// A request in the engine. `A` is what a lease is on.
 pub(crate) struct Sequence<A = Adapter> {
@@ -26,6 +30,10 @@ pub(crate) struct Sequence<A = Adapter> {
     pub published: usize,
     /// Prompt tokens found in the prefix cache when it first ran.
     pub cached_tokens: Option<usize>,
+    /// Tokens guessed for this step.
+    pub draft: Draft,
+    /// Says which tokens may come next, where the answer has a form to keep to.
+    pub guide: Option<Guide>,
     pub answer: Answer,
 }
 
@@ -43,6 +51,8 @@ impl<A> Sequence<A> {
             blocks: Vec::new(),
             published: 0,
             cached_tokens: None,
+            draft: Draft::default(),
+            guide: None,
             answer,
         }
     }
@@ -50,6 +60,11 @@ impl<A> Sequence<A> {
     /// Tokens to compute before the next one can be chosen.
     pub fn remaining(&self) -> usize {
         self.tokens.len() - self.computed
+    }
+
+    /// Most tokens that may be guessed: each step chooses one besides.
+    pub fn draft_max(&self) -> usize {
+        self.tokens_max.saturating_sub(self.tokens.len() + 1)
     }
 
     /// Blocks still to be had before it can get past its next token.
@@ -60,5 +75,20 @@ impl<A> Sequence<A> {
     /// May run as far as its adapter is concerned.
     pub fn has_weights(&self) -> bool {
         self.adapter.is_none() || self.lease.is_some()
+    }
+
+    /// Its grammar is not compiled yet, or never will be.
+    pub fn awaits_grammar(&self) -> bool {
+        self.guide.as_ref().is_some_and(|guide| !guide.is_ready())
+    }
+
+    /// A step with it would be for nothing, since nobody knows yet which tokens may come next.
+    pub fn is_held_up(&self) -> bool {
+        self.guide.as_ref().is_some_and(Guide::is_late)
+    }
+
+    /// Why it cannot go on.
+    pub fn refusal(&self) -> Option<Fault> {
+        self.guide.as_ref().and_then(Guide::fault)
     }
 }

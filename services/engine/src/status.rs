@@ -30,6 +30,12 @@ pub struct Totals {
     pub steps: u64,
     pub failed_steps: u64,
     pub completion_tokens: u64,
+    /// Guessed by prompt look-up and computed.
+    pub drafted_tokens: u64,
+    /// Of those, the ones that the answer really had: steps saved.
+    pub accepted_tokens: u64,
+    /// Times that a step was over before it was known which tokens a grammar allows next.
+    pub late_masks: u64,
     pub scheduler: SchedulerTotals,
 }
 

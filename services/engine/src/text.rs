@@ -88,6 +88,11 @@ impl TextModel {
         self.inner.tokenizer.decode(&[id], false).unwrap_or_default()
     }
 
+    /// The name of a special token.
+    pub fn special_token(&self, id: u32) -> Option<String> {
+        if self.inner.special.contains(&id) { self.inner.tokenizer.id_to_token(id) } else { None }
+    }
+
     /// Decodes an answer token by token; `prompt` is what it follows.
     pub fn decoder(&self, prompt: &[u32]) -> Decoder {
         Decoder::new(self.clone(), prompt)

@@ -75,6 +75,7 @@ pub struct GenerateConfig {
     pub stream_buffer_max: usize,
     pub input_bytes_max: usize,
     pub messages_max: usize,
+    pub response_format_bytes_max: usize,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -159,6 +160,7 @@ impl Validate for GatewayConfig {
             ("generate.stream_buffer_max", self.generate.stream_buffer_max as u64),
             ("generate.input_bytes_max", self.generate.input_bytes_max as u64),
             ("generate.messages_max", self.generate.messages_max as u64),
+            ("generate.response_format_bytes_max", self.generate.response_format_bytes_max as u64),
             ("usage.queue_max", self.usage.queue_max as u64),
             ("usage.writers_max", self.usage.writers_max as u64),
             ("usage.write_wait_ms", self.usage.write_wait_ms),

@@ -151,5 +151,6 @@ fn job(session: &Session, model: &PinnedModel, prompt: Vec<u32>, max_tokens: u32
         stop: request.stop,
         logprobs: request.logprobs,
         ignore_eos: request.ignore_eos,
+        response_format: request.response_format,
     }
 }

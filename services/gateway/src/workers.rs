@@ -12,7 +12,7 @@ mod wire;
 use std::sync::{Arc, OnceLock};
 
 use chassis::{bearer, config::Secret};
-use domain::{Digest, Fault, Reason, RequestId, Sampling, TenantId};
+use domain::{Digest, Fault, Reason, RequestId, ResponseFormat, Sampling, TenantId};
 use sha2::{Digest as _, Sha256};
 use tokio::{
     sync::{Notify, watch},
@@ -75,6 +75,7 @@ pub struct Job {
     pub stop: Vec<String>,
     pub logprobs: Option<u32>,
     pub ignore_eos: bool,
+    pub response_format: Option<ResponseFormat>,
 }
 
 #[derive(Debug, thiserror::Error)]

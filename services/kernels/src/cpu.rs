@@ -102,4 +102,15 @@ impl Cpu {
 }
 
 #[cfg(test)]
+impl Cpu {
+    /// With the instructions of AMX, which products emulate where the machine has none (`linear/amx.rs`). None where it
+    /// lacks the others that they come with.
+    pub fn with_tiles(threads: usize) -> Option<Cpu> {
+        let mut cpu = Cpu::new(&CpuConfig { threads, ..CpuConfig::default() }).ok()?;
+        cpu.isa = Isa::Amx;
+        (Isa::best() >= Isa::Avx512Bf16).then_some(cpu)
+    }
+}
+
+#[cfg(test)]
 mod tests;

@@ -6,6 +6,8 @@
 //! instruction set.
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -25,6 +27,8 @@ pub(crate) use job::{Job, Target};
 
 /// Panels that the best kernels take at a time, or a multiple of it: tasks are cut there.
 const STEP_PANELS: usize = 3;
+/// As above for tiles.
+const STEP_PANELS_AMX: usize = 4;
 /// Rows of one task at least, where there are not enough panels for all threads.
 const TASK_ROWS: usize = 64;
 /// Tasks for each thread, so that the last ones end together.
@@ -64,10 +68,13 @@ pub(crate) unsafe fn run(isa: Isa, job: &Job<'_>) {
     match (isa, job.storage()) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the machine has the instructions.
-        (Isa::Amx | Isa::Avx512Bf16, Storage::Bf16) => unsafe { avx512::run_bf16(job) },
+        (Isa::Amx, _) => unsafe { amx::run(job) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        (Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512, _) => unsafe { avx512::run(job) },
+        (Isa::Avx512Bf16, Storage::Bf16) => unsafe { avx512::run_bf16(job) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        (Isa::Avx512Bf16 | Isa::Avx512, _) => unsafe { avx512::run(job) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         (Isa::Avx2, _) => unsafe { avx2::run(job) },
@@ -92,7 +99,8 @@ impl<'a> Plan<'a> {
         let (panels, depth) = (w.layout().panels, w.layout().depth);
         let tasks = cpu.threads() * TASKS_OF_THREAD;
         let worth = TASK_PRODUCTS.div_ceil(rows * depth * 16);
-        let task_panels = panels.div_ceil(tasks).max(worth).next_multiple_of(STEP_PANELS);
+        let step = if cpu.isa() == Isa::Amx { STEP_PANELS_AMX } else { STEP_PANELS };
+        let task_panels = panels.div_ceil(tasks).max(worth).next_multiple_of(step);
         let row_tasks = tasks.div_ceil(panels.div_ceil(task_panels));
         let task_rows = if cpu.threads() == 1 { rows } else { rows.div_ceil(row_tasks).next_multiple_of(TASK_ROWS) };
         Plan { w, y: Split::new(y), rows, task_panels, task_rows }

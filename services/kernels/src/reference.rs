@@ -1,6 +1,16 @@
 //! What the tests of this crate share: seeded values and a comparison with a stated tolerance.
 
-use crate::{Cpu, CpuConfig, Isa};
+use crate::cpu::{Cpu, CpuConfig};
+use crate::isa::Isa;
+
+/// Calls `test` with each instruction set of this machine, on one thread and on three.
+pub fn each_cpu(mut test: impl FnMut(&Cpu)) {
+    for isa in Isa::available() {
+        for threads in [1, 3] {
+            test(&Cpu::new(&CpuConfig { threads, isa: Some(isa), spin_us: 0, pin: false }).unwrap());
+        }
+    }
+}
 
 /// `count` seeded values in `[-1, 1)`.
 pub fn values(count: usize, seed: u64) -> Vec<f32> {
@@ -40,10 +50,11 @@ pub fn product(x: &[f32], w: &[f32], inputs: usize) -> Vec<f64> {
     x.chunks(inputs).flat_map(|x| w.chunks(inputs).map(move |w| dot(x, w))).collect()
 }
 
-/// One thread or several with each instruction set of this machine.
+/// One thread or several with each instruction set of this machine, and with emulated tiles where it has none.
 pub fn cpus(threads: usize) -> Vec<Cpu> {
     let cpu = |isa| Cpu::new(&CpuConfig { threads, isa: Some(isa), ..CpuConfig::default() }).unwrap();
-    Isa::available().into_iter().map(cpu).collect()
+    let emulated = Cpu::with_tiles(threads).filter(|_| Isa::best() < Isa::Amx);
+    Isa::available().into_iter().map(cpu).chain(emulated).collect()
 }
 
 /// Rounded to bf16.

@@ -1,44 +1,78 @@
 //! Rotary position embedding in the half-split form of Llama-like checkpoints. Which frequencies a model uses is not
 //! decided here.
 
+use crate::cpu::Cpu;
+use crate::vectorized::vectorized;
+
+/// Sines and cosines of one task; each takes as long as dozens of other operations.
+const TASK_TURNS: usize = 128;
+/// Elements of one task that turns them.
+const TASK_ELEMENTS: usize = 8192;
+
 /// Cosines and sines of some positions.
 pub struct RotaryTable {
     half: usize,
-    /// `[position][half]` pairs.
-    turns: Vec<(f32, f32)>,
+    /// `[position][2][half]`: cosines, then sines.
+    turns: Vec<f32>,
 }
 
 impl RotaryTable {
     /// One entry for each of `positions`: angle `position · frequencies[i]`, both factors times `factor`.
     ///
     /// The angle is an f32 product, as the reference library has it; its sine is that of the exact f32 angle.
-    pub fn new(frequencies: &[f32], factor: f32, positions: impl Iterator<Item = usize>) -> Self {
+    pub fn new(cpu: &Cpu, frequencies: &[f32], factor: f32, positions: impl Iterator<Item = usize>) -> Self {
         let mut table = RotaryTable { half: frequencies.len(), turns: Vec::new() };
-        table.extend(frequencies, factor, positions);
+        table.extend(cpu, frequencies, factor, positions);
         table
     }
 
     /// Appends positions that may turn by other frequencies.
-    pub fn extend(&mut self, frequencies: &[f32], factor: f32, positions: impl Iterator<Item = usize>) {
+    pub fn extend(&mut self, cpu: &Cpu, frequencies: &[f32], factor: f32, positions: impl Iterator<Item = usize>) {
         assert_eq!(frequencies.len(), self.half, "frequencies of one table");
-        for position in positions {
-            self.turns.extend(frequencies.iter().map(|frequency| {
-                let (sin, cos) = f64::from(position as f32 * frequency).sin_cos();
-                (cos as f32 * factor, sin as f32 * factor)
-            }));
-        }
+        let positions: Vec<usize> = positions.collect();
+        let (first, width) = (self.turns.len(), 2 * self.half);
+        self.turns.resize(first + positions.len() * width, 0.0);
+        let rows = (TASK_TURNS / self.half).max(1);
+        cpu.each_chunk(&mut self.turns[first..], rows * width, |i, turns| {
+            for (turns, position) in turns.chunks_exact_mut(width).zip(&positions[i * rows..]) {
+                let (cosines, sines) = turns.split_at_mut(width / 2);
+                for ((cosine, sine), frequency) in cosines.iter_mut().zip(sines).zip(frequencies) {
+                    let (sin, cos) = f64::from(*position as f32 * frequency).sin_cos();
+                    (*cosine, *sine) = (cos as f32 * factor, sin as f32 * factor);
+                }
+            }
+        });
+    }
+
+    /// Entries, one for each row.
+    pub fn len(&self) -> usize {
+        self.turns.len() / (2 * self.half)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.turns.is_empty()
     }
 }
 
 /// Turns each head of each row of `x` `[rows, heads, head_dim]`; row `r` by entry `r` of the table.
-pub fn rotate(x: &mut [f32], heads: usize, table: &RotaryTable) {
+pub fn rotate(cpu: &Cpu, x: &mut [f32], heads: usize, table: &RotaryTable) {
     let dim = 2 * table.half;
-    assert_eq!(x.len(), table.turns.len() / table.half * heads * dim, "one entry of the table for each row");
-    for (row, turns) in x.chunks_exact_mut(heads * dim).zip(table.turns.chunks_exact(table.half)) {
-        for head in row.chunks_exact_mut(dim) {
-            let (first, second) = head.split_at_mut(table.half);
-            for ((a, b), (cos, sin)) in first.iter_mut().zip(second).zip(turns) {
-                (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+    assert_eq!(x.len(), table.len() * heads * dim, "one entry of the table for each row");
+    let rows = (TASK_ELEMENTS / (heads * dim)).max(1);
+    cpu.each_chunk(x, rows * heads * dim, |i, x| {
+        turn_rows(cpu.isa(), x, heads * dim, &table.turns[i * rows * dim..], dim)
+    });
+}
+
+vectorized! {
+    fn turn_rows(x: &mut [f32], width: usize, turns: &[f32], dim: usize) {
+        for (row, turns) in x.chunks_exact_mut(width).zip(turns.chunks_exact(dim)) {
+            let (cosines, sines) = turns.split_at(dim / 2);
+            for head in row.chunks_exact_mut(dim) {
+                let (first, second) = head.split_at_mut(dim / 2);
+                for (((a, b), cos), sin) in first.iter_mut().zip(second).zip(cosines).zip(sines) {
+                    (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+                }
             }
         }
     }
@@ -47,7 +81,7 @@ pub fn rotate(x: &mut [f32], heads: usize, table: &RotaryTable) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reference::{assert_close, values};
+    use crate::reference::{assert_close, assert_same_bits, each_cpu, values};
 
     /// Tolerance 3e-7: two products and a sum of values below one.
     #[test]
@@ -66,8 +100,27 @@ mod tests {
                 want.extend((0..6).map(turn));
             }
         }
-        let mut got = x.clone();
-        rotate(&mut got, 2, &RotaryTable::new(&frequencies, 0.5, positions.into_iter()));
-        assert_close(&got, &want, 3e-7);
+        each_cpu(|cpu| {
+            let mut got = x.clone();
+            rotate(cpu, &mut got, 2, &RotaryTable::new(cpu, &frequencies, 0.5, positions.into_iter()));
+            assert_close(&got, &want, 3e-7);
+        });
+    }
+
+    #[test]
+    fn many_rows_turn_as_each_of_them_alone() {
+        let frequencies: Vec<f32> = (0..32).map(|i| 0.7f32.powi(i)).collect();
+        let x = values(100 * 3 * 64, 2);
+        each_cpu(|cpu| {
+            let mut table = RotaryTable::new(cpu, &frequencies, 1.0, 5..60);
+            table.extend(cpu, &frequencies, 1.0, 7..52);
+            let mut all = x.clone();
+            rotate(cpu, &mut all, 3, &table);
+            for (r, position) in [(0, 5), (54, 59), (55, 7), (99, 51)] {
+                let mut one = x[r * 192..][..192].to_vec();
+                rotate(cpu, &mut one, 3, &RotaryTable::new(cpu, &frequencies, 1.0, std::iter::once(position)));
+                assert_same_bits(&one, &all[r * 192..][..192]);
+            }
+        });
     }
 }

@@ -20,15 +20,6 @@ impl<'a, T> Split<'a, T> {
         Split { data: values.as_mut_ptr(), length: values.len(), lifetime: PhantomData }
     }
 
-    pub fn len(&self) -> usize {
-        self.length
-    }
-
-    /// The first element: for parts that are no ranges. Whoever writes through it keeps to the contract of [`Split::part`].
-    pub fn pointer(&self) -> *mut T {
-        self.data
-    }
-
     /// # Safety
     /// Parts that are in use at one time do not overlap.
     ///
@@ -38,5 +29,14 @@ impl<'a, T> Split<'a, T> {
         assert!(range.start <= range.end && range.end <= self.length, "a part of the slice");
         // SAFETY: inside of the slice; disjoint by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(range.start), range.end - range.start) }
+    }
+
+    /// Where `range` begins, for parts that are no slices, such as columns. Using it is bound by the contract of `part`.
+    ///
+    /// # Panics
+    /// If the range is outside of the slice.
+    pub fn address(&self, range: Range<usize>) -> *mut T {
+        assert!(range.start <= range.end && range.end <= self.length, "a part of the slice");
+        self.data.wrapping_add(range.start)
     }
 }

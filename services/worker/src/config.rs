@@ -7,7 +7,10 @@ use chassis::{
     server::ListenConfig,
     telemetry::TelemetryConfig,
 };
-use engine::EngineConfig;
+use engine::{
+    EngineConfig,
+    model::{CpuConfig, Dtype, KvDtype, ModelOptions},
+};
 use serde::{Deserialize, Serialize};
 
 /// The compiled-in defaults; also the documentation of every key.
@@ -22,6 +25,8 @@ pub struct WorkerConfig {
     pub base: PathBuf,
     pub base_names: Vec<String>,
     pub dtype: Dtype,
+    pub kv_dtype: Option<KvDtype>,
+    pub packed_dir: PathBuf,
     pub registry: String,
     pub cluster_token: Secret,
     pub fetch_timeout_ms: u64,
@@ -29,24 +34,20 @@ pub struct WorkerConfig {
     pub tokenize_concurrent_max: usize,
     pub health_interval_ms: u64,
     pub listen: ListenConfig,
+    pub cpu: CpuConfig,
     pub engine: EngineConfig,
     pub registry_options: BTreeMap<String, Secret>,
     pub telemetry: TelemetryConfig,
 }
 
-/// How the weights of the base are held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Dtype {
-    F32,
-    Bf16,
-}
-
-impl From<Dtype> for engine::model::Dtype {
-    fn from(dtype: Dtype) -> Self {
-        match dtype {
-            Dtype::F32 => Self::F32,
-            Dtype::Bf16 => Self::Bf16,
+impl WorkerConfig {
+    /// How the base is to be loaded.
+    pub fn model_options(&self) -> ModelOptions {
+        ModelOptions {
+            dtype: self.dtype,
+            kv_dtype: self.kv_dtype,
+            cpu: self.cpu.clone(),
+            packed_dir: (!self.packed_dir.as_os_str().is_empty()).then(|| self.packed_dir.clone()),
         }
     }
 }
@@ -84,6 +85,7 @@ mod tests {
         assert_eq!(faults.len(), 3, "{faults:?}");
         let config = load("base = 'b'\nregistry = 'r'\ncluster_token = 't'").expect("complete");
         assert_eq!(config.engine, EngineConfig::default(), "defaults.toml and the engine agree");
+        assert_eq!(config.cpu, CpuConfig::default(), "defaults.toml and the kernels agree");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Wire to engine: the one place where a worker's messages are taken apart. Behind it only checked types go on.
 
-use domain::{Digest, Fault, Reason, Sampling, TenantId};
+use domain::{Digest, Fault, Reason, ResponseFormat, Sampling, TenantId};
 use engine::{AdapterKey, GenerateRequest};
 use proto::{v1, worker as wire};
 
@@ -13,6 +13,7 @@ pub fn generate(request: wire::GenerateRequest, base: Digest) -> Result<Generate
     let tenant = take("tenant_id", request.tenant_id.parse::<TenantId>(), &mut wrong);
     let adapter = request.adapter.as_ref().and_then(|pin| keep(pin, &mut wrong));
     let resolved = take("base_digest", request.base_digest.parse::<Digest>(), &mut wrong);
+    let response_format = request.response_format.and_then(|format| response_format(format, &mut wrong));
     let sampling = sampling(request.sampling.unwrap_or_default());
     let sampling = match sampling.check() {
         Ok(sampling) => Some(sampling),
@@ -37,9 +38,24 @@ pub fn generate(request: wire::GenerateRequest, base: Digest) -> Result<Generate
         sampling,
         max_tokens: request.max_tokens,
         stop: request.stop,
+        response_format,
         logprobs: request.logprobs,
         ignore_eos: request.ignore_eos,
         prompt_logprobs: false,
+    })
+}
+
+fn response_format(wire: v1::ResponseFormat, wrong: &mut Vec<(String, String)>) -> Option<ResponseFormat> {
+    use v1::response_format::Format;
+    let Some(format) = wire.format else {
+        wrong.push(("response_format".to_owned(), "must be one of the known formats".to_owned()));
+        return None;
+    };
+    Some(match format {
+        Format::JsonSchema(source) => ResponseFormat::JsonSchema(source),
+        Format::Regex(source) => ResponseFormat::Regex(source),
+        Format::Lark(source) => ResponseFormat::Lark(source),
+        Format::JsonObject(v1::JsonObject {}) => ResponseFormat::JsonObject,
     })
 }
 
@@ -98,10 +114,11 @@ mod tests {
             tenant_id: "nobody".into(),
             adapter: Some(wire::AdapterPin { tenant_id: "x".into(), digest: "y".into() }),
             sampling: Some(v1::Sampling { top_p: Some(2.0), ..v1::Sampling::default() }),
+            response_format: Some(v1::ResponseFormat { format: None }),
             ..request()
         };
         let fault = generate(wrong, Digest::new([7; 32])).expect_err("wrong");
-        assert_eq!(fault.details.len(), 4, "{fault:?}");
+        assert_eq!(fault.details.len(), 5, "{fault:?}");
     }
 
     #[test]

@@ -159,7 +159,7 @@ async fn report(reporter: &HealthReporter, healthy: bool) {
 
 /// Seconds for a large base; on a thread of its own.
 fn load(config: WorkerConfig, registry: Registry, runtime: Handle) -> Result<Loaded, WorkerError> {
-    let model = Arc::new(Model::load(&config.base, config.dtype.into())?);
+    let model = Arc::new(Model::load(&config.base, &config.model_options())?);
     let text = TextModel::load(&config.base)?;
     let base = Arc::new(model.base().clone().with_names(config.base_names));
     let source = RegistrySource::new(registry, runtime, Duration::from_millis(config.fetch_timeout_ms));

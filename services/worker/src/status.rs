@@ -37,6 +37,9 @@ pub fn of(name: &str, engine: &EngineHandle) -> wire::Status {
         prompt_tokens_total: status.totals.scheduler.prompt_tokens,
         cached_prompt_tokens_total: status.totals.scheduler.cached_prompt_tokens,
         completion_tokens_total: status.totals.completion_tokens,
+        drafted_tokens_total: status.totals.drafted_tokens,
+        accepted_tokens_total: status.totals.accepted_tokens,
+        late_masks_total: status.totals.late_masks,
     }
 }
 

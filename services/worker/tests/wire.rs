@@ -6,7 +6,7 @@ use adapters::{Files, Limits, Registry, VersionFiles};
 use chassis::{config, shutdown::Shutdown, status::fault_of};
 use domain::Reason;
 use proto::{
-    v1::{self, ChatMessage, ChatMessages},
+    v1::{self, ChatMessage, ChatMessages, response_format::Format},
     worker::{
         AdapterPin, GenerateRequest, GenerateResponse, GetBaseRequest, GetStatusRequest, ProbeAdapterRequest,
         TokenizeRequest, tokenize_request::Input, worker_service_client::WorkerServiceClient,
@@ -174,6 +174,35 @@ async fn every_call_without_the_cluster_token_is_refused() {
     for result in refused {
         assert_eq!(fault_of(&result.expect_err("refused")).reason, Reason::Unauthenticated);
     }
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_has_the_form_that_was_asked_for() {
+    let served = serve().await;
+    let pin = served.publish("finance").await;
+    let formed = async |format, max_tokens| GenerateRequest {
+        response_format: Some(v1::ResponseFormat { format: Some(format) }),
+        ..served.request(Some(pin.clone()), max_tokens).await
+    };
+    let schema = r#"{"type": "object", "properties": {"code": {"enum": ["E-17", "F-20"]}, "known": {"type": "boolean"}},
+        "required": ["code", "known"], "additionalProperties": false}"#;
+    let request = formed(Format::JsonSchema(schema.to_owned()), 60).await;
+    let (text, end) = served.answer(request).await.expect("it answers");
+    assert_eq!(end.finish.expect("last").reason(), v1::FinishReason::Eos);
+    let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert!(
+        ["E-17", "F-20"].contains(&value["code"].as_str().expect("a code")) && value["known"].is_boolean(),
+        "{text}"
+    );
+    assert_eq!(value.as_object().map(serde_json::Map::len), Some(2));
+
+    let request = formed(Format::Lark("start: nothing_such".to_owned()), 8).await;
+    let fault = fault_of(&served.answer(request).await.expect_err("no grammar"));
+    assert_eq!(fault.reason, Reason::InvalidRequest);
+    assert!(fault.message.contains("response_format"), "{fault:?}");
+    let (text, _) = served.answer(served.request(None, 8).await).await.expect("others are served on");
+    assert!(!text.is_empty());
     served.stop().await;
 }
 

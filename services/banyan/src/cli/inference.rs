@@ -1,5 +1,7 @@
 //! Flags of `generate`, `chat` and `models`.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use domain::ModelName;
 
@@ -11,6 +13,8 @@ Examples:
   banyan generate --model base --temperature 0 --max-tokens 40 'Hello'
   banyan generate --model demo/legal --raw 'The contract says'
   banyan generate --model demo/legal@canary --seed 7 --logprobs 3 --json 'What does E-17 mean?'
+  banyan generate --model demo/finance --json-schema answer.schema.json 'What does E-17 mean? Answer in JSON.'
+  banyan generate --model demo/finance --regex '(yes|no)' 'Is E-17 a late fee?'
   echo 'What does E-17 mean?' | banyan generate --model demo/finance -
 
 The PROMPT is sent as one chat message of the user, rendered with the model's own chat template.
@@ -31,6 +35,9 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "N")]
     pub logprobs: Option<u32>,
 
+    #[command(flatten)]
+    pub format: FormatArgs,
+
     /// Send PROMPT as plain text, without the chat template.
     #[arg(long)]
     pub raw: bool,
@@ -40,7 +47,7 @@ pub struct GenerateArgs {
     pub system: Option<String>,
 
     /// Do not stop at the end-of-sequence token.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "format")]
     pub ignore_eos: bool,
 
     /// Print token usage and the receipt (which weights made the answer) on standard error.
@@ -53,6 +60,28 @@ pub struct GenerateArgs {
 
     #[command(flatten)]
     pub connection: ConnectionArgs,
+}
+
+/// What form the answer must have; an answer that is cut at --max-tokens is only the beginning of it.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Form of the answer")]
+#[group(id = "format", multiple = false)]
+pub struct FormatArgs {
+    /// JSON that fits the JSON Schema in FILE.
+    #[arg(long, value_name = "FILE")]
+    pub json_schema: Option<PathBuf>,
+
+    /// Any JSON object.
+    #[arg(long)]
+    pub json_object: bool,
+
+    /// Text that the regular expression matches as a whole.
+    #[arg(long, value_name = "RE")]
+    pub regex: Option<String>,
+
+    /// Text of the Lark grammar in FILE.
+    #[arg(long, value_name = "FILE")]
+    pub grammar: Option<PathBuf>,
 }
 
 /// How tokens are drawn; what is not given is the server's default.

@@ -80,8 +80,12 @@ pub struct ScoreArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum DtypeArg {
+    /// The reference: everything in 32 bits.
     F32,
+    /// Weights and what enters a product in 16 bits.
     Bf16,
+    /// Weights in 8 bits, in groups of 64: half the memory of bf16.
+    Int8,
 }
 
 const BENCH_HELP: &str = "\

@@ -1,14 +1,20 @@
 //! `banyan generate`: one request, its text streamed to standard output as it comes.
 
-use std::io::{IsTerminal as _, Read as _};
+use std::{
+    io::{IsTerminal as _, Read as _},
+    path::PathBuf,
+};
 
-use proto::v1::{ChatMessages, Finish, GenerateRequest, GenerateResponse, Token, generate_request::Input};
+use proto::v1::{
+    ChatMessages, Finish, GenerateRequest, GenerateResponse, JsonObject, ResponseFormat, Token,
+    generate_request::Input, response_format::Format,
+};
 use serde_json::json;
 use tonic::Streaming;
 
 use super::{message, sampling};
 use crate::{
-    cli::GenerateArgs,
+    cli::{FormatArgs, GenerateArgs},
     client,
     failure::{Failure, Outcome},
     output::{self, json, short_digest},
@@ -50,7 +56,26 @@ fn request(args: &GenerateArgs) -> Result<GenerateRequest, Failure> {
         stop: args.sampling.stop.clone(),
         logprobs: args.logprobs,
         ignore_eos: args.ignore_eos,
+        response_format: response_format(&args.format)?,
     })
+}
+
+fn response_format(args: &FormatArgs) -> Result<Option<ResponseFormat>, Failure> {
+    let read = |path: &PathBuf| {
+        std::fs::read_to_string(path).map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))
+    };
+    let format = if let Some(path) = &args.json_schema {
+        Format::JsonSchema(read(path)?)
+    } else if let Some(path) = &args.grammar {
+        Format::Lark(read(path)?)
+    } else if let Some(regex) = &args.regex {
+        Format::Regex(regex.clone())
+    } else if args.json_object {
+        Format::JsonObject(JsonObject {})
+    } else {
+        return Ok(None);
+    };
+    Ok(Some(ResponseFormat { format: Some(format) }))
 }
 
 /// Prints text as it comes, and a line end after it when a person reads.

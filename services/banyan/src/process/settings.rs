@@ -81,6 +81,7 @@ pub const fn dtype_name(dtype: DtypeArg) -> &'static str {
     match dtype {
         DtypeArg::F32 => "f32",
         DtypeArg::Bf16 => "bf16",
+        DtypeArg::Int8 => "int8",
     }
 }
 

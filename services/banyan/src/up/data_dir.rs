@@ -73,6 +73,11 @@ impl DataDir {
         self.root.join("registry")
     }
 
+    /// Packed weights of the base.
+    pub fn packed(&self) -> PathBuf {
+        self.root.join("packed")
+    }
+
     /// Reads the secrets, or makes them.
     ///
     /// # Errors

@@ -57,7 +57,7 @@ impl Stack {
 
         // The slowest part first: the base loads while PostgreSQL starts.
         let worker_stop = Shutdown::new();
-        let config = worker_config(args, secrets, &base_dir, &registry_url)?;
+        let config = worker_config(args, data, secrets, &base_dir, &registry_url)?;
         let mut worker = Worker::start(config, worker_stop.clone()).await?;
 
         stages.begin("starting PostgreSQL");
@@ -128,6 +128,7 @@ impl Stack {
 
 fn worker_config(
     args: &UpArgs,
+    data: &DataDir,
     secrets: &Secrets,
     base_dir: &std::path::Path,
     registry_url: &str,
@@ -139,6 +140,7 @@ fn worker_config(
     settings.put("base", base_dir.display().to_string());
     settings.put("base_names", base_names(args));
     settings.put("dtype", dtype_name(args.dtype));
+    settings.put("packed_dir", data.packed().display().to_string());
     settings.put("registry", registry_url);
     settings.put("cluster_token", secrets.cluster_token.reveal());
     Ok(config::load(worker::DEFAULTS, None, worker::ENV_PREFIX, settings.table())?)

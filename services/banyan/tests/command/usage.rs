@@ -19,6 +19,10 @@ fn every_verb_teaches_itself() {
 fn wrong_usage_and_an_unreachable_server_have_their_exit_codes() {
     assert_eq!(run(&["generate", "--model", "Not A Model", "a"]).code, 2);
     assert_eq!(run(&["generate", "a"]).code, 2);
+    assert_eq!(run(&["generate", "-m", "base", "--regex", "a", "--grammar", "a.lark", "a"]).code, 2);
+    assert_eq!(run(&["generate", "-m", "base", "--json-object", "--ignore-eos", "a"]).code, 2);
+    let no_file = run(&["generate", "-m", "base", "--json-schema", "/nowhere/schema.json", "a"]);
+    assert!(no_file.code == 2 && no_file.err.contains("/nowhere/schema.json"), "{no_file:?}");
     assert_eq!(run(&["adapter", "rollback", "base"]).code, 2);
     assert_eq!(run(&["models", "--data", "/nowhere"]).code, 4, "no key is known");
     let nobody = run(&["models", "--key", "bn_x", "--endpoint", "http://127.0.0.1:1", "--json"]);

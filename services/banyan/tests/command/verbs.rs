@@ -70,6 +70,10 @@ fn an_answer_as_json_says_what_made_it_and_a_seed_repeats_it() {
     assert_eq!(one["seed"], 7);
     assert_eq!(one["usage"]["completion_tokens"], one["tokens"].as_array().map_or(0, Vec::len));
     assert_eq!(one["tokens"][0]["top_logprobs"].as_array().map(Vec::len), Some(2));
+    let form = ["generate", "-m", "demo/legal", "--regex", "(yes|no): [A-F]-[0-9]{2}", "--max-tokens", "40", QUESTION];
+    let answer = platform.run(&form).ok();
+    let rest = answer.trim_end().strip_prefix("yes: ").or(answer.trim_end().strip_prefix("no: "));
+    assert_eq!(rest.map(str::len), Some(4), "{answer}");
     let models = platform.run(&["models", "--json"]).json();
     let finance = models["models"].as_array().and_then(|all| all.iter().find(|model| model["name"] == "demo/finance"));
     assert_eq!(one["receipt"]["adapter_digest"], finance.expect("listed")["adapter_digest"]);

@@ -8,7 +8,7 @@ use domain::TenantId;
 use super::*;
 use crate::events::Event;
 use crate::loader::AdapterFault;
-use crate::model::Dtype;
+use crate::model::{Dtype, ModelOptions};
 use crate::request::GenerateRequest;
 use crate::residents::AdapterKey;
 
@@ -23,7 +23,7 @@ impl AdapterSource for NoAdapters {
 /// An engine, its handle, and a second handle that checks nothing.
 fn start(config: EngineConfig) -> (EngineHandle, EngineHandle) {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../adapters/seed/base");
-    let model = Arc::new(Model::load(&dir, Dtype::F32).expect("the shipped base loads"));
+    let model = Arc::new(Model::load(&dir, &ModelOptions::new(Dtype::F32)).expect("the shipped base loads"));
     let text = TextModel::load(&dir).expect("its tokenizer loads");
     let handle = Engine::start(model, text, config, Box::new(NoAdapters)).expect("it starts");
     let unbounded = handle.without_bounds();

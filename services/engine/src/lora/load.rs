@@ -2,7 +2,7 @@
 
 use adapters::{BiasReplacement, Container, ModuleKind, ModulePlan, Plan, PrivateModule, TensorRef};
 use domain::Digest;
-use kernels::{Lora, Matrix, Storage};
+use kernels::{Cpu, Lora, Matrix};
 
 use super::{Adapter, EmbeddingChange, EmbeddingLora, HeadChange, LinearChange};
 use crate::model::{Model, Slot};
@@ -30,7 +30,7 @@ impl Adapter {
         let (embed, head) = (EmbeddingChange::default(), HeadChange::default());
         let mut adapter = Adapter { digest: plan.digest, base_digest, bytes: 0, embed, layers, head };
         for module in &plan.private {
-            adapter.add_private(module, weights).map_err(in_module(&module.module))?;
+            adapter.add_private(model, module, weights).map_err(in_module(&module.module))?;
         }
         for module in &plan.modules {
             adapter.add_module(model, module, weights).map_err(in_module(&module.module))?;
@@ -44,12 +44,13 @@ impl Adapter {
         Ok(adapter)
     }
 
-    fn add_private(&mut self, module: &PrivateModule, weights: &Container) -> Result<(), String> {
+    fn add_private(&mut self, model: &Model, module: &PrivateModule, weights: &Container) -> Result<(), String> {
         let &[rows, columns] = module.kind.weight_shape().as_slice() else {
             return Err("a private module must be a matrix".into());
         };
         let values = read(weights, &module.weight, &[rows, columns])?;
-        let matrix = Matrix::from_values(rows, columns, Storage::F32, &values);
+        let storage = model.dtype().adapter_storage();
+        let matrix = Matrix::from_values(&Cpu::serial(), rows, columns, storage, &values);
         match module.module.as_str() {
             EMBED => self.embed.private = Some(matrix),
             HEAD => self.head.private = Some(matrix),
@@ -86,9 +87,10 @@ impl Adapter {
                 if (base.outputs(), base.inputs()) != (out_features, in_features) {
                     return Err("the base's module is of another shape".into());
                 }
+                let storage = model.dtype().adapter_storage();
                 let gain = magnitude.map(|m| divide(&m, &row_norms(base, &a, &b, rank, scale))).transpose()?;
                 let change = self.linear_mut(&module.module)?;
-                change.lora = Some(Lora::new(rank, in_features, out_features, &a, &b, scale));
+                change.lora = Some(Lora::from_values(&Cpu::serial(), rank, storage, &a, &b, scale));
                 (change.gain, change.lora_bias) = (gain, lora_bias);
             }
             _ => return Err("low-rank changes are supported for linear layers and the embedding".into()),

@@ -8,13 +8,6 @@ use std::path::{Path, PathBuf};
 use super::rope::Rope;
 pub(crate) use fields::Fields;
 
-/// In which type the base weights are held. Activations, KV cache and adapters are always f32.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dtype {
-    F32,
-    Bf16,
-}
-
 /// The shape of a model and the constants of its mathematics.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {

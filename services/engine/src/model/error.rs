@@ -11,6 +11,8 @@ pub enum LoadError {
     Config(#[from] super::ConfigError),
     #[error(transparent)]
     Base(#[from] adapters::BaseError),
+    #[error("threads: {0}")]
+    Cpu(#[source] std::io::Error),
     #[error("{file}: {message}")]
     Checkpoint { file: String, message: String },
 }

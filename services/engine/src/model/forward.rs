@@ -2,55 +2,68 @@
 
 use std::ops::Range;
 
-use kernels::{AttentionShape, AttentionSlice, LoraGroup, Matrix, RotaryTable};
+use kernels::{AttentionShape, AttentionSlice, BlockId, Cpu, Forms, Input, LoraGroup, LoraSite, Matrix, RotaryTable};
 
 use super::groups::{Group, Groups};
-use super::weights::{Layer, Slot};
+use super::scratch::Scratch;
+use super::weights::{Layer, Linear, Slot};
 use super::{Batch, LogitsRows, Model, SequenceSlice};
 use crate::kv::{BLOCK_TOKENS, KvCache};
-use crate::lora::LinearChange;
+use crate::lora::{Adapter, LinearChange};
 
-/// Rows whose logits are in memory at once.
-const LOGITS_ROWS: usize = 16;
+/// Logits that are in memory at once; at least those of one row.
+const LOGITS_BYTES: usize = 64 << 20;
 
 /// What all layers of a step need.
 struct Step<'a> {
     model: &'a Model,
+    cpu: &'a Cpu,
     sequences: &'a [SequenceSlice<'a>],
+    rows: usize,
     /// Slices in the order of their rows.
     slices: Vec<AttentionSlice<'a>>,
+    /// Where each row's key and value go.
+    places: Vec<(BlockId, usize)>,
     groups: Groups<'a>,
+    /// In which forms activations enter products.
+    forms: Forms,
     /// One for each rope of the model: entry `r` turns row `r`.
     rotary: Vec<RotaryTable>,
 }
 
-pub(super) fn forward(model: &Model, batch: &Batch<'_>, kv: &mut KvCache, logits: &mut dyn FnMut(usize, &[f32])) {
+pub(super) fn forward(model: &Model, batch: &Batch<'_>, kv: &mut KvCache, logits: &mut dyn FnMut(&[usize], &[f32])) {
     check(model, batch, kv);
     if batch.tokens.is_empty() {
         return;
     }
+    let groups = Groups::of(batch.sequences);
     let step = Step {
         model,
+        cpu: &model.cpu,
         sequences: batch.sequences,
+        rows: batch.tokens.len(),
         slices: batch.sequences.iter().map(slice).collect(),
-        groups: Groups::of(batch.sequences),
+        places: places(batch),
+        forms: forms(model, &groups),
+        groups,
         rotary: rotary(model, batch),
     };
-    let mut hidden = step.embed(batch.tokens);
+    // Left empty by a step that panicked; the next one starts afresh.
+    let mut scratch = std::mem::take(&mut kv.scratch);
+    step.embed(batch.tokens, &mut scratch);
     for (index, layer) in model.weights.layers.iter().enumerate() {
-        step.attention(index, layer, &mut hidden, kv);
-        step.mlp(index, layer, &mut hidden);
+        step.attention(index, layer, kv, &mut scratch);
+        step.mlp(index, layer, &mut scratch);
     }
-    step.logits(&hidden, logits);
+    step.logits(&mut scratch, logits);
+    kv.scratch = scratch;
 }
 
-impl Step<'_> {
-    fn embed(&self, tokens: &[u32]) -> Vec<f32> {
+impl<'a> Step<'a> {
+    fn embed(&self, tokens: &[u32], scratch: &mut Scratch) {
         let (width, embed) = (self.model.config.hidden_size, &self.model.weights.embed);
-        let mut hidden = vec![0.0; tokens.len() * width];
-        for (token, row) in tokens.iter().zip(hidden.chunks_exact_mut(width)) {
-            embed.read_row(*token as usize, row);
-        }
+        let hidden = scratch.hidden.of(self.rows * width);
+        self.cpu.each_chunk(hidden, width, |r, row| embed.read_row(tokens[r] as usize, row));
         for group in self.groups.iter() {
             let change = &group.adapter.embed;
             for &r in &group.rows {
@@ -61,100 +74,173 @@ impl Step<'_> {
                 change.apply(token, row);
             }
         }
-        hidden
     }
 
-    fn attention(&self, index: usize, layer: &Layer, hidden: &mut [f32], kv: &mut KvCache) {
+    /// `hidden += attention(norm(hidden))`
+    fn attention(&self, index: usize, layer: &Layer, kv: &mut KvCache, scratch: &mut Scratch) {
         let config = &self.model.config;
-        let eps = config.rms_norm_eps;
-        let x = normed(hidden, &layer.input_norm, eps);
-        let mut q = self.project(index, layer, Slot::Q, &x);
-        let mut k = self.project(index, layer, Slot::K, &x);
-        let v = self.project(index, layer, Slot::V, &x);
+        let (eps, attention) = (config.rms_norm_eps, config.attention[index]);
+        let (rows, dim) = (self.rows, config.head_dim);
+        let hidden = scratch.hidden.of(rows * config.hidden_size);
+        let normed = scratch.normed.of(hidden.len());
+        let (q, k) = (scratch.q.of(rows * config.heads * dim), scratch.k.of(rows * config.kv_heads * dim));
+        let v = scratch.v.of(k.len());
+
+        kernels::rms_norm(self.cpu, hidden, &layer.input_norm, eps, normed);
+        let x = std::mem::take(&mut scratch.input).refill(self.cpu, normed, config.hidden_size, self.forms);
+        self.project(index, layer, &x, [(Slot::Q, &mut *q), (Slot::K, &mut *k), (Slot::V, &mut *v)]);
         if let Some([q_norm, k_norm]) = &layer.head_norms {
-            kernels::rms_norm_in_place(&mut q, q_norm, eps);
-            kernels::rms_norm_in_place(&mut k, k_norm, eps);
+            kernels::rms_norm_in_place(self.cpu, q, q_norm, eps);
+            kernels::rms_norm_in_place(self.cpu, k, k_norm, eps);
         }
-        let attention = config.attention[index];
         let rotary = &self.rotary[attention.rope];
-        kernels::rotate(&mut q, config.heads, rotary);
-        kernels::rotate(&mut k, config.kv_heads, rotary);
+        kernels::rotate(self.cpu, q, config.heads, rotary);
+        kernels::rotate(self.cpu, k, config.kv_heads, rotary);
         let cache = &mut kv.layers[index];
-        let width = config.kv_heads * config.head_dim;
-        for sequence in self.sequences {
-            for (row, position) in sequence.rows.clone().zip(sequence.past..) {
-                let part = row * width..(row + 1) * width;
-                let block = sequence.blocks[position / BLOCK_TOKENS];
-                cache.write(block, position % BLOCK_TOKENS, &k[part.clone()], &v[part]);
-            }
-        }
+        cache.write_rows(self.cpu, k, v, &self.places);
+
         let shape = AttentionShape {
             heads: config.heads,
             kv_heads: config.kv_heads,
-            head_dim: config.head_dim,
-            scale: (1.0 / (config.head_dim as f64).sqrt()) as f32,
+            head_dim: dim,
+            scale: (1.0 / (dim as f64).sqrt()) as f32,
             window: attention.window,
         };
-        let mut mixed = vec![0.0; q.len()];
-        kernels::paged_attention(&shape, &q, cache, &self.slices, &mut mixed);
-        add(hidden, &self.project(index, layer, Slot::O, &mixed));
+        let mixed = scratch.mixed.of(q.len());
+        kernels::paged_attention(self.cpu, &shape, q, cache, &self.slices, mixed);
+        let x = x.refill(self.cpu, mixed, config.heads * dim, self.forms);
+        let change = scratch.change.of(hidden.len());
+        self.project(index, layer, &x, [(Slot::O, &mut *change)]);
+        scratch.input = x.release();
+        kernels::add(self.cpu, hidden, change);
     }
 
-    fn mlp(&self, index: usize, layer: &Layer, hidden: &mut [f32]) {
-        let x = normed(hidden, &layer.post_attention_norm, self.model.config.rms_norm_eps);
-        let mut gate = self.project(index, layer, Slot::Gate, &x);
-        kernels::silu_mul(&mut gate, &self.project(index, layer, Slot::Up, &x));
-        add(hidden, &self.project(index, layer, Slot::Down, &gate));
+    /// `hidden += mlp(norm(hidden))`
+    fn mlp(&self, index: usize, layer: &Layer, scratch: &mut Scratch) {
+        let config = &self.model.config;
+        let hidden = scratch.hidden.of(self.rows * config.hidden_size);
+        let normed = scratch.normed.of(hidden.len());
+        let inner = self.rows * config.intermediate_size;
+        let (gate, up) = (scratch.gate.of(inner), scratch.up.of(inner));
+
+        kernels::rms_norm(self.cpu, hidden, &layer.post_attention_norm, config.rms_norm_eps, normed);
+        let x = std::mem::take(&mut scratch.input).refill(self.cpu, normed, config.hidden_size, self.forms);
+        self.project(index, layer, &x, [(Slot::Gate, &mut *gate), (Slot::Up, &mut *up)]);
+        kernels::silu_mul(self.cpu, gate, up);
+        let x = x.refill(self.cpu, gate, config.intermediate_size, self.forms);
+        let change = scratch.change.of(hidden.len());
+        self.project(index, layer, &x, [(Slot::Down, &mut *change)]);
+        scratch.input = x.release();
+        kernels::add(self.cpu, hidden, change);
     }
 
-    fn project(&self, index: usize, layer: &Layer, slot: Slot, x: &[f32]) -> Vec<f32> {
-        let linear = layer.linear(slot);
-        let mut y = product(x, &linear.weight);
-        let changes: Vec<_> = self.groups.iter().map(|group| (group, group.adapter.linear(index, slot))).collect();
-        finish(x, linear.bias.as_deref(), &changes, linear.weight.outputs(), &mut y);
-        y
+    /// The products of one input with some linear layers of a decoder layer, each with what the adapters add to it.
+    fn project<const N: usize>(&self, index: usize, layer: &Layer, x: &Input, slots: [(Slot, &mut [f32]); N]) {
+        let mut products = slots.map(|(slot, y)| (layer.linear(slot), slot, y));
+        let mut dense: Vec<_> = products.iter_mut().map(|(linear, _, y)| (&linear.weight, &mut **y)).collect();
+        kernels::linears(self.cpu, x, &mut dense);
+        if !self.groups.is_empty() {
+            let sites = products.iter_mut().map(|(linear, slot, y)| {
+                let change = |adapter: &'a Adapter| adapter.linear(index, *slot);
+                (loras(&self.groups, change), linear.weight.outputs(), &mut **y)
+            });
+            add_loras(self.cpu, x, sites.collect());
+        }
+        for (linear, slot, y) in products {
+            let changes = self.groups.iter().map(|group| (group, group.adapter.linear(index, slot)));
+            finish(self.cpu, linear, changes, y);
+        }
     }
 
     /// The output layer for the rows that asked for it, in tiles.
-    fn logits(&self, hidden: &[f32], logits: &mut dyn FnMut(usize, &[f32])) {
+    fn logits(&self, scratch: &mut Scratch, logits: &mut dyn FnMut(&[usize], &[f32])) {
         let config = &self.model.config;
-        let width = config.hidden_size;
+        let (width, vocab) = (config.hidden_size, config.vocab_size);
         let mut wanted: Vec<usize> = self.sequences.iter().flat_map(wanted_rows).collect();
         wanted.sort_unstable();
-        for rows in wanted.chunks(LOGITS_ROWS) {
-            let gathered: Vec<f32> = rows.iter().flat_map(|r| &hidden[r * width..(r + 1) * width]).copied().collect();
-            let x = normed(&gathered, &self.model.weights.norm, config.rms_norm_eps);
-            let y = self.head(&x, &self.groups.select(rows));
-            for (row, values) in rows.iter().zip(y.chunks_exact(config.vocab_size)) {
-                logits(*row, values);
+        let tile = (LOGITS_BYTES / (vocab * size_of::<f32>())).max(1);
+        for rows in wanted.chunks(tile) {
+            let hidden = scratch.hidden.of(self.rows * width);
+            let gathered = scratch.change.of(rows.len() * width);
+            for (row, out) in rows.iter().zip(gathered.chunks_exact_mut(width)) {
+                out.copy_from_slice(&hidden[row * width..][..width]);
             }
+            let x = scratch.normed.of(gathered.len());
+            kernels::rms_norm(self.cpu, gathered, &self.model.weights.norm, config.rms_norm_eps, x);
+            let y = scratch.logits.of(rows.len() * vocab);
+            self.head(x, &self.groups.select(rows), y);
+            logits(rows, y);
         }
     }
 
     /// `[rows, vocab]`: rows of adapters with an output layer of their own use that, all others the base's.
-    fn head(&self, x: &[f32], groups: &Groups<'_>) -> Vec<f32> {
+    fn head(&self, x: &[f32], groups: &Groups<'_>, y: &mut [f32]) {
         let (width, vocab) = (self.model.config.hidden_size, self.model.config.vocab_size);
         let mut shared: Vec<usize> = (0..x.len() / width).collect();
-        let mut y = vec![0.0; shared.len() * vocab];
         for group in groups.iter() {
             if let Some(private) = &group.adapter.head.private {
                 shared.retain(|row| group.rows.binary_search(row).is_err());
-                product_of_rows(x, &group.rows, private, &mut y);
+                self.product_of_rows(x, &group.rows, private, y);
             }
         }
-        product_of_rows(x, &shared, self.model.weights.head(), &mut y);
-        let changes: Vec<_> = groups.iter().map(|group| (group, &group.adapter.head.change)).collect();
-        finish(x, None, &changes, vocab, &mut y);
-        y
+        self.product_of_rows(x, &shared, self.model.weights.head(), y);
+        let own = loras(groups, |adapter| &adapter.head.change);
+        if !own.is_empty() {
+            let x = Input::new(self.cpu, x, width, self.forms);
+            add_loras(self.cpu, &x, vec![(own, vocab, &mut *y)]);
+        }
+        finish_rows(self.cpu, None, vocab, groups.iter().map(|group| (group, &group.adapter.head.change)), y);
+    }
+
+    /// `y[r] = x[r] Wᵀ` for `rows` alone.
+    fn product_of_rows(&self, x: &[f32], rows: &[usize], weight: &Matrix, y: &mut [f32]) {
+        let (inputs, outputs) = (weight.inputs(), weight.outputs());
+        if rows.len() * outputs == y.len() {
+            return kernels::linear(self.cpu, &Input::new(self.cpu, x, inputs, self.forms), weight, y);
+        }
+        if rows.is_empty() {
+            return;
+        }
+        let gathered: Vec<f32> = rows.iter().flat_map(|r| &x[r * inputs..(r + 1) * inputs]).copied().collect();
+        let mut product = vec![0.0; rows.len() * outputs];
+        kernels::linear(self.cpu, &Input::new(self.cpu, &gathered, inputs, self.forms), weight, &mut product);
+        for (r, row) in rows.iter().zip(product.chunks_exact(outputs)) {
+            y[r * outputs..(r + 1) * outputs].copy_from_slice(row);
+        }
     }
 }
 
-/// What adapters do to a product `y = x Wᵀ`, and the biases.
-fn finish(x: &[f32], bias: Option<&[f32]>, changes: &[(&Group<'_>, &LinearChange)], outputs: usize, y: &mut [f32]) {
-    let loras = changes
-        .iter()
-        .filter_map(|(group, change)| change.lora.as_ref().map(|lora| LoraGroup { rows: &group.rows, lora }));
-    kernels::grouped_lora(x, &loras.collect::<Vec<_>>(), y);
+/// The low-rank changes of one linear layer, by group; groups without one are left out.
+fn loras<'a, 'g: 'a>(groups: &'a Groups<'g>, change: impl Fn(&'g Adapter) -> &'g LinearChange) -> Vec<LoraGroup<'a>> {
+    let lora =
+        |group: &'a Group<'g>| change(group.adapter).lora.as_ref().map(|lora| LoraGroup { rows: &group.rows, lora });
+    groups.iter().filter_map(lora).collect()
+}
+
+fn add_loras(cpu: &Cpu, x: &Input, sites: Vec<(Vec<LoraGroup<'_>>, usize, &mut [f32])>) {
+    let (groups, rest): (Vec<_>, Vec<_>) = sites.into_iter().map(|(groups, outputs, y)| (groups, (outputs, y))).unzip();
+    let site = |(groups, (outputs, y))| LoraSite { groups, outputs, y };
+    let mut sites: Vec<_> = groups.iter().map(Vec::as_slice).zip(rest).map(site).collect();
+    kernels::grouped_loras(cpu, x, &mut sites);
+}
+
+fn finish<'a>(
+    cpu: &Cpu,
+    linear: &Linear,
+    changes: impl Iterator<Item = (&'a Group<'a>, &'a LinearChange)>,
+    y: &mut [f32],
+) {
+    finish_rows(cpu, linear.bias.as_deref(), linear.weight.outputs(), changes, y);
+}
+
+/// Magnitudes of DoRA, and the biases.
+fn finish_rows<'a, 'g: 'a>(
+    cpu: &Cpu,
+    bias: Option<&[f32]>,
+    outputs: usize,
+    changes: impl Iterator<Item = (&'a Group<'g>, &'a LinearChange)>,
+    y: &mut [f32],
+) {
     let mut row_of = |r: usize, apply: &dyn Fn(&mut [f32])| apply(&mut y[r * outputs..][..outputs]);
     let mut own_bias = Vec::new();
     for (group, change) in changes {
@@ -173,42 +259,29 @@ fn finish(x: &[f32], bias: Option<&[f32]>, changes: &[(&Group<'_>, &LinearChange
     }
     if let Some(bias) = bias {
         own_bias.sort_unstable();
-        for (r, row) in y.chunks_exact_mut(outputs).enumerate() {
+        cpu.each_chunk(y, outputs, |r, row| {
             if own_bias.binary_search(&r).is_err() {
                 kernels::add_bias(row, bias);
             }
+        });
+    }
+}
+
+/// The forms in which the base and the adapters of this step read activations.
+fn forms(model: &Model, groups: &Groups<'_>) -> Forms {
+    let base = Forms::from(model.dtype.storage());
+    if groups.is_empty() { base } else { base | model.dtype.adapter_storage().into() }
+}
+
+/// Block and slot of each row.
+fn places(batch: &Batch<'_>) -> Vec<(BlockId, usize)> {
+    let mut places = vec![(BlockId(0), 0); batch.tokens.len()];
+    for sequence in batch.sequences {
+        for (row, position) in sequence.rows.clone().zip(sequence.past..) {
+            places[row] = (sequence.blocks[position / BLOCK_TOKENS], position % BLOCK_TOKENS);
         }
     }
-}
-
-fn product(x: &[f32], weight: &Matrix) -> Vec<f32> {
-    let mut y = vec![0.0; x.len() / weight.inputs() * weight.outputs()];
-    kernels::linear(x, weight, &mut y);
-    y
-}
-
-/// `y[r] = x[r] Wᵀ` for `rows` alone.
-fn product_of_rows(x: &[f32], rows: &[usize], weight: &Matrix, y: &mut [f32]) {
-    let (inputs, outputs) = (weight.inputs(), weight.outputs());
-    if rows.len() * outputs == y.len() {
-        return kernels::linear(x, weight, y);
-    }
-    let gathered: Vec<f32> = rows.iter().flat_map(|r| &x[r * inputs..(r + 1) * inputs]).copied().collect();
-    for (r, row) in rows.iter().zip(product(&gathered, weight).chunks_exact(outputs)) {
-        y[r * outputs..(r + 1) * outputs].copy_from_slice(row);
-    }
-}
-
-fn normed(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
-    let mut out = vec![0.0; x.len()];
-    kernels::rms_norm(x, weight, eps, &mut out);
-    out
-}
-
-fn add(hidden: &mut [f32], change: &[f32]) {
-    for (value, change) in hidden.iter_mut().zip(change) {
-        *value += change;
-    }
+    places
 }
 
 fn slice<'a>(sequence: &SequenceSlice<'a>) -> AttentionSlice<'a> {
@@ -220,6 +293,7 @@ fn wanted_rows(sequence: &SequenceSlice<'_>) -> Range<usize> {
     match sequence.logits {
         LogitsRows::None => rows.start..rows.start,
         LogitsRows::Last => rows.end.saturating_sub(1).max(rows.start)..rows.end,
+        LogitsRows::LastN(n) => rows.end.saturating_sub(n).max(rows.start)..rows.end,
         LogitsRows::All => rows,
     }
 }
@@ -230,12 +304,12 @@ fn rotary(model: &Model, batch: &Batch<'_>) -> Vec<RotaryTable> {
     in_order.sort_unstable_by_key(|sequence| sequence.rows.start);
     let table = |rope: &super::rope::Rope| {
         let (plain, factor) = rope.frequencies(0);
-        let mut table = RotaryTable::new(&plain, factor, std::iter::empty());
+        let mut table = RotaryTable::new(&model.cpu, &plain, factor, std::iter::empty());
         for sequence in &in_order {
             let positions = sequence.past..sequence.past + sequence.rows.len();
             match rope.key(sequence.rope_length) {
-                0 => table.extend(&plain, factor, positions),
-                length => table.extend(&rope.frequencies(length).0, factor, positions),
+                0 => table.extend(&model.cpu, &plain, factor, positions),
+                length => table.extend(&model.cpu, &rope.frequencies(length).0, factor, positions),
             }
         }
         table

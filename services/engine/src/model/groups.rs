@@ -37,6 +37,11 @@ impl<'a> Groups<'a> {
         Groups { groups: self.groups.iter().filter_map(among).collect() }
     }
 
+    /// No row has an adapter.
+    pub fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &Group<'a>> {
         self.groups.iter()
     }

@@ -1,18 +1,23 @@
 //! A model with seeded random weights: shapes and speed without a checkpoint. It says nothing sensible.
 
 use adapters::Base;
+use kernels::Cpu;
 use serde_json::json;
 
 use super::weights::{Slot, Weights};
-use super::{Dtype, Model, ModelConfig};
+use super::{LoadError, Model, ModelConfig, ModelOptions};
 
 impl Model {
     /// A model of the shape of `config` whose weights come from `seed`. Its base digest is derived from neither, so it
     /// is for benchmarks and tests alone: adapters made for one random model are accepted by every other.
-    pub fn random(config: ModelConfig, dtype: Dtype, seed: u64) -> Model {
-        let weights = Weights::random(&config, dtype.storage(), seed);
+    ///
+    /// # Errors
+    /// [`LoadError::Cpu`].
+    pub fn random(config: ModelConfig, options: &ModelOptions, seed: u64) -> Result<Model, LoadError> {
+        let cpu = Cpu::new(&options.cpu).map_err(LoadError::Cpu)?;
+        let weights = Weights::random(&config, &cpu, options.dtype.storage(), seed);
         let base = inventory(&config);
-        Model { config, base, weights }
+        Ok(Model { config, base, weights, dtype: options.dtype, kv_storage: options.kv_storage(), cpu })
     }
 }
 

@@ -1,9 +1,8 @@
 //! The weights of a base model, named as the mathematics uses them, and where they come from: a checkpoint, or a seed.
 
-use kernels::{Matrix, Storage};
+use kernels::{Cpu, Matrix, Storage};
 
 use super::{LoadError, ModelConfig};
-use crate::checkpoint::Checkpoint;
 
 /// All weights of a base model.
 pub(crate) struct Weights {
@@ -80,6 +79,21 @@ impl Layer {
     }
 }
 
+/// Where the tensors of a base come from, each by its name in the checkpoint and taken once.
+pub(crate) trait TensorSource {
+    /// The matrix `name` of `[outputs, inputs]`.
+    fn matrix(&mut self, name: &str, outputs: usize, inputs: usize) -> Result<Matrix, LoadError>;
+
+    /// The vector `name` of `[size]`.
+    fn vector(&mut self, name: &str, size: usize) -> Result<Vec<f32>, LoadError>;
+
+    /// Whether `name` is there and not yet taken.
+    fn has(&self, name: &str) -> bool;
+
+    /// Fails if a tensor is left that nobody took, rotary tables of old checkpoints apart.
+    fn finish(self) -> Result<(), LoadError>;
+}
+
 impl Weights {
     /// The output layer.
     pub fn head(&self) -> &Matrix {
@@ -87,13 +101,12 @@ impl Weights {
     }
 
     /// Takes every tensor that `config` asks for; none may be left over.
-    pub fn from_checkpoint(config: &ModelConfig, mut checkpoint: Checkpoint) -> Result<Weights, LoadError> {
+    pub fn take(config: &ModelConfig, mut source: impl TensorSource) -> Result<Weights, LoadError> {
         let (vocab, hidden) = (config.vocab_size, config.hidden_size);
-        let source = &mut checkpoint;
         let embed = source.matrix("model.embed_tokens.weight", vocab, hidden)?;
         let mut layers = Vec::with_capacity(config.layers);
         for index in 0..config.layers {
-            layers.push(layer_from_checkpoint(config, source, &format!("model.layers.{index}"))?);
+            layers.push(take_layer(config, &mut source, &format!("model.layers.{index}"))?);
         }
         let norm = source.vector("model.norm.weight", hidden)?;
         let head = if !config.tied_embeddings || source.has("lm_head.weight") {
@@ -107,18 +120,18 @@ impl Weights {
                 message: "config.json ties it to the embedding, but the checkpoint holds other values".into(),
             });
         }
-        checkpoint.finish()?;
+        source.finish()?;
         let head = head.filter(|_| !config.tied_embeddings);
         Ok(Weights { embed, layers, norm, head })
     }
 
     /// Seeded values of the size that initialisation gives them: for benchmarks and tests of shapes.
-    pub fn random(config: &ModelConfig, storage: Storage, seed: u64) -> Weights {
+    pub fn random(config: &ModelConfig, cpu: &Cpu, storage: Storage, seed: u64) -> Weights {
         let mut stream = 0;
         let mut matrix = |outputs, inputs| {
             stream += 1;
             let seed = seed ^ (stream << 40);
-            Matrix::from_rows(outputs, inputs, storage, |row, out| fill_random(seed + row as u64, 0.02, out))
+            Matrix::from_rows(cpu, outputs, inputs, storage, |row, out| fill_random(seed + row as u64, 0.02, out))
         };
         let (vocab, hidden) = (config.vocab_size, config.hidden_size);
         let embed = matrix(vocab, hidden);
@@ -136,7 +149,7 @@ impl Weights {
     }
 }
 
-fn layer_from_checkpoint(config: &ModelConfig, source: &mut Checkpoint, path: &str) -> Result<Layer, LoadError> {
+fn take_layer(config: &ModelConfig, source: &mut impl TensorSource, path: &str) -> Result<Layer, LoadError> {
     let mut linears = Vec::with_capacity(Slot::ALL.len());
     for slot in Slot::ALL {
         let ([outputs, inputs], bias) = slot.shape(config);

@@ -43,6 +43,23 @@ impl Spelling {
     }
 }
 
+impl TextModel {
+    /// The bytes that a token adds in the middle of a text; `None` for special and unknown tokens, which add nothing.
+    pub fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
+        let token = self.inner.tokenizer.id_to_token(id).filter(|_| !self.inner.special.contains(&id))?;
+        match self.inner.spelling {
+            Spelling::ByteLevel => Some(byte_level_bytes(&token)),
+            Spelling::Joined { byte_fallback } => match fallback_byte(&token).filter(|_| byte_fallback) {
+                Some(byte) => Some(vec![byte]),
+                None => {
+                    let neighbour = Decoder { text: self.clone(), pending: Vec::new(), last: Some(id) };
+                    Some(neighbour.joined(id).into_bytes())
+                }
+            },
+        }
+    }
+}
+
 impl Decoder {
     /// A special token at the end of the prompt is a border; anything else is the neighbour of the first token, so that
     /// a completion keeps the space that divides it from its prompt.
@@ -230,6 +247,24 @@ mod tests {
     #[test]
     fn special_tokens_add_nothing_and_plain_added_tokens_their_text() {
         assert_eq!(stream(&byte_level(), &[262, 0x61, 263, 99_999, 0x62]), ["", "a", "<tool call>", "", "b", ""]);
+    }
+
+    #[test]
+    fn the_bytes_of_a_token_are_those_that_it_has_in_the_middle_of_a_text() {
+        let bytes =
+            |text: &TextModel, id| text.token_bytes(id).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        let level = byte_level();
+        assert_eq!(level.token_bytes(0xe4), Some(vec![0xe4]));
+        assert_eq!(bytes(&level, 256).as_deref(), Some(" the"));
+        assert_eq!((bytes(&level, 262), bytes(&level, 999)), (None, None));
+        assert_eq!(bytes(&level, 263).as_deref(), Some("<tool call>"));
+        let fallback = byte_fallback();
+        assert_eq!(fallback.token_bytes(0xe4), Some(vec![0xe4]));
+        let pieces: Vec<_> = (256..264).map(|id| bytes(&fallback, id)).collect();
+        let expected = [" ", " Hello", " world", "ab", "  ", "好", "."].map(|text| Some(text.to_owned()));
+        assert_eq!(pieces[..7], expected);
+        assert_eq!(pieces[7], None);
+        assert_eq!(fallback.special_token(263).as_deref(), Some("</s>"));
     }
 
     #[test]

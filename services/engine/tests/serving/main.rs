@@ -8,4 +8,6 @@ mod adapters_in_memory;
 mod answers;
 mod limits;
 mod same_tokens;
+mod speculation;
+mod structured;
 mod support;

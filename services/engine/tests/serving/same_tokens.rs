@@ -24,7 +24,7 @@ fn naive(adapter: Option<&Adapter>, prompt: &[u32], max_tokens: usize) -> Vec<u3
     tokens.split_off(prompt.len())
 }
 
-fn forward_all(adapter: Option<&Adapter>, tokens: &[u32], logits: LogitsRows, take: &mut dyn FnMut(usize, &[f32])) {
+fn forward_all(adapter: Option<&Adapter>, tokens: &[u32], logits: LogitsRows, take: &mut dyn FnMut(&[usize], &[f32])) {
     let blocks: Vec<_> = (0..tokens.len().div_ceil(16) as u32).map(BlockId).collect();
     let sequence =
         SequenceSlice { rows: 0..tokens.len(), past: 0, blocks: &blocks, adapter, logits, rope_length: tokens.len() };
@@ -62,11 +62,13 @@ fn prompt_log_probabilities_are_those_of_one_forward_pass_whatever_the_chunks() 
     let mut request = ask("finance", &questions("finance")[0], 0);
     request.prompt_logprobs = true;
     let mut expected = Vec::new();
-    forward_all(Some(&load("finance")), &request.prompt, LogitsRows::All, &mut |row, logits| {
-        if let Some(next) = request.prompt.get(row + 1) {
-            let best = logits.iter().copied().fold(f32::MIN, f32::max);
-            let sum: f64 = logits.iter().map(|logit| f64::from(logit - best).exp()).sum();
-            expected.push((f64::from(logits[*next as usize] - best) - sum.ln()) as f32);
+    forward_all(Some(&load("finance")), &request.prompt, LogitsRows::All, &mut |rows, logits| {
+        for (row, logits) in rows.iter().zip(logits.chunks_exact(MODEL.config().vocab_size)) {
+            if let Some(next) = request.prompt.get(row + 1) {
+                let best = logits.iter().copied().fold(f32::MIN, f32::max);
+                let sum: f64 = logits.iter().map(|logit| f64::from(logit - best).exp()).sum();
+                expected.push((f64::from(logits[*next as usize] - best) - sum.ln()) as f32);
+            }
         }
     });
     let mut bits = Vec::new();
@@ -125,6 +127,7 @@ fn an_answer_is_the_same_alone_and_in_any_company() {
         ("all at once", EngineConfig::default(), false),
         ("one prompt token a step", EngineConfig { prefill_tokens_max: 1, ..EngineConfig::default() }, false),
         ("seven prompt tokens a step", EngineConfig { prefill_tokens_max: 7, ..EngineConfig::default() }, false),
+        ("no guesses", EngineConfig { speculative_tokens_max: 0, ..EngineConfig::default() }, false),
         ("no prefix cache", EngineConfig { prefix_cache: false, ..EngineConfig::default() }, false),
         ("three at a time", EngineConfig { running_max: 3, ..EngineConfig::default() }, false),
         ("hardly any KV memory", tight.clone(), true),

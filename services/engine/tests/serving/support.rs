@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use adapters::{Container, Files, Limits};
 use domain::{Digest, Fault, TenantId};
-use engine::model::{Dtype, Model};
+use engine::model::{Dtype, Model, ModelOptions};
 use engine::text::{ChatMessage, TextModel};
 use engine::{
     AdapterFault, AdapterKey, AdapterSource, Engine, EngineConfig, EngineHandle, Event, EventStream, FinishReason,
@@ -16,8 +16,9 @@ use engine::{
 
 pub const INDUSTRIES: [&str; 4] = ["finance", "healthcare", "legal", "manufacturing"];
 
-pub static MODEL: LazyLock<Arc<Model>> =
-    LazyLock::new(|| Arc::new(Model::load(&data("seed/base"), Dtype::F32).expect("the shipped base loads")));
+pub static MODEL: LazyLock<Arc<Model>> = LazyLock::new(|| {
+    Arc::new(Model::load(&data("seed/base"), &ModelOptions::new(Dtype::F32)).expect("the shipped base loads"))
+});
 
 pub static TEXT: LazyLock<TextModel> =
     LazyLock::new(|| TextModel::load(&data("seed/base")).expect("the shipped tokenizer loads"));

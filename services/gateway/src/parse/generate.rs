@@ -1,6 +1,6 @@
 //! A generation request, checked. What depends on the model (vocabulary, context length) is not known here.
 
-use domain::{Fault, ModelName, Sampling};
+use domain::{Fault, ModelName, ResponseFormat, Sampling};
 use proto::v1;
 
 use super::Violations;
@@ -10,6 +10,7 @@ const STOP_STRINGS_MAX: usize = 16;
 const STOP_BYTES_MAX: usize = 256;
 const LOGPROBS_MAX: u32 = 20;
 const ROLE_BYTES_MAX: usize = 64;
+const RESPONSE_FORMAT: &str = "response_format";
 
 #[derive(Clone, Debug)]
 pub struct GenerateRequest {
@@ -22,6 +23,7 @@ pub struct GenerateRequest {
     pub stop: Vec<String>,
     pub logprobs: Option<u32>,
     pub ignore_eos: bool,
+    pub response_format: Option<ResponseFormat>,
 }
 
 #[derive(Clone, Debug)]
@@ -55,6 +57,9 @@ pub fn generate(
         violations.require(&format!("stop[{at}]"), fits, "must be 1 to 256 bytes");
     }
     violations.require("logprobs", wire.logprobs.is_none_or(|n| n <= LOGPROBS_MAX), "must be 0 to 20");
+    let response_format = wire.response_format.map(|format| response_format(&mut violations, format, config));
+    let both = response_format.is_some() && wire.ignore_eos;
+    violations.require(RESPONSE_FORMAT, !both, "cannot be combined with ignore_eos");
     let request = model.zip(input).zip(sampling).map(|((model, input), sampling)| GenerateRequest {
         model,
         input,
@@ -63,6 +68,7 @@ pub fn generate(
         stop: wire.stop,
         logprobs: wire.logprobs,
         ignore_eos: wire.ignore_eos,
+        response_format: response_format.flatten(),
     });
     violations.check(request)
 }
@@ -77,6 +83,34 @@ pub fn input(wire: v1::CountTokensRequest, config: &GenerateConfig) -> Result<(M
     });
     check_input(&mut violations, input.as_ref(), config);
     violations.check(model.zip(input))
+}
+
+/// Bounds, and for a schema that it is JSON. Whether a worker can serve it shows when it is compiled there.
+fn response_format(
+    violations: &mut Violations,
+    wire: v1::ResponseFormat,
+    config: &GenerateConfig,
+) -> Option<ResponseFormat> {
+    use v1::response_format::Format;
+    let format = match wire.format {
+        Some(Format::JsonSchema(source)) => ResponseFormat::JsonSchema(source),
+        Some(Format::Regex(source)) => ResponseFormat::Regex(source),
+        Some(Format::Lark(source)) => ResponseFormat::Lark(source),
+        Some(Format::JsonObject(v1::JsonObject {})) => return Some(ResponseFormat::JsonObject),
+        None => {
+            violations.add(RESPONSE_FORMAT, "must be one of `json_schema`, `regex`, `lark` and `json_object`");
+            return None;
+        }
+    };
+    let (bytes, most) = (format.source().len(), config.response_format_bytes_max);
+    violations.require(RESPONSE_FORMAT, (1..=most).contains(&bytes), format!("must be 1 to {most} bytes"));
+    if let ResponseFormat::JsonSchema(source) = &format
+        && bytes <= most
+        && let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(source)
+    {
+        violations.add(RESPONSE_FORMAT, format!("is not JSON: {error}"));
+    }
+    Some(format)
 }
 
 fn chat_input(chat: v1::ChatMessages) -> Input {
@@ -147,6 +181,7 @@ mod tests {
             stream_buffer_max: 1,
             input_bytes_max: 100,
             messages_max: 2,
+            response_format_bytes_max: 20,
         }
     }
 
@@ -161,7 +196,10 @@ mod tests {
             max_tokens: 65,
             stop: vec![String::new(), "y".repeat(257)],
             logprobs: Some(21),
-            ignore_eos: false,
+            ignore_eos: true,
+            response_format: Some(v1::ResponseFormat {
+                format: Some(v1::response_format::Format::JsonSchema("{".into())),
+            }),
         };
         let fault = generate(wire, &config(), || 0).expect_err("all wrong");
         let fields: Vec<_> = fault
@@ -182,8 +220,31 @@ mod tests {
             "stop[0]",
             "stop[1]",
             "logprobs",
+            "response_format",
+            "response_format",
         ];
         assert_eq!(fields, expected);
+    }
+
+    #[test]
+    fn a_response_format_is_bounded() {
+        use v1::response_format::Format;
+        let parse = |format| {
+            let wire = v1::GenerateRequest {
+                model: "base".into(),
+                input: Some(v1::generate_request::Input::Prompt("a".into())),
+                response_format: Some(v1::ResponseFormat { format }),
+                ..v1::GenerateRequest::default()
+            };
+            generate(wire, &config(), || 0).map(|request| request.response_format)
+        };
+        assert_eq!(parse(Some(Format::JsonObject(v1::JsonObject {}))), Ok(Some(ResponseFormat::JsonObject)));
+        assert_eq!(parse(Some(Format::Regex("a+".into()))), Ok(Some(ResponseFormat::Regex("a+".into()))));
+        let wrong = [None, Some(Format::Lark(String::new())), Some(Format::Regex("a".repeat(21)))];
+        for format in wrong {
+            let fault = parse(format).expect_err("wrong");
+            assert!(matches!(&fault.details[..], [Detail::Violation { field, .. }] if field == "response_format"));
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Our types to and from `banyan.worker.v1`.
 
-use domain::{Digest, Sampling};
+use domain::{Digest, ResponseFormat, Sampling};
 use proto::{v1, worker as wire};
 use store::FinishReason;
 
@@ -23,7 +23,19 @@ pub fn job(job: &Job) -> wire::GenerateRequest {
         logprobs: job.logprobs,
         ignore_eos: job.ignore_eos,
         base_digest: job.base.to_string(),
+        response_format: job.response_format.as_ref().map(response_format),
     }
+}
+
+fn response_format(format: &ResponseFormat) -> v1::ResponseFormat {
+    use v1::response_format::Format;
+    let format = match format.clone() {
+        ResponseFormat::JsonSchema(source) => Format::JsonSchema(source),
+        ResponseFormat::Regex(source) => Format::Regex(source),
+        ResponseFormat::Lark(source) => Format::Lark(source),
+        ResponseFormat::JsonObject => Format::JsonObject(v1::JsonObject {}),
+    };
+    v1::ResponseFormat { format: Some(format) }
 }
 
 pub fn tokenize(input: &Input) -> wire::TokenizeRequest {

@@ -39,6 +39,29 @@ async fn an_answer_carries_its_receipt_and_its_usage_record_is_there_before_its_
 }
 
 #[tokio::test]
+async fn the_form_of_an_answer_reaches_the_worker_and_its_refusal_the_client() {
+    use v1::response_format::Format;
+    let worker = FakeWorker::start("one", vec![Act::Say("{}"), Act::Finish]).await;
+    let platform = Platform::start(&[&worker]).await;
+    let acme = platform.tenant("acme", v1::TenantLimits::default()).await;
+    let formed = |format| {
+        let response_format = Some(v1::ResponseFormat { format: Some(format) });
+        v1::GenerateRequest { response_format, ..ask("base") }
+    };
+    let schema = formed(Format::JsonSchema(r#"{"type": "object"}"#.to_owned()));
+    platform.generate(&acme.key, schema.clone()).await.expect("answers");
+    assert_eq!(worker.requests()[0].response_format, schema.response_format);
+    // Not JSON: refused here. A grammar that the worker refuses: its words come through, and nobody else is tried.
+    let refused = platform.generate(&acme.key, formed(Format::JsonSchema("{".to_owned()))).await;
+    assert!(refused.err().expect("refused").message.contains("response_format"));
+    assert_eq!(worker.requests().len(), 1);
+    worker.will(vec![Act::Fail(Reason::InvalidRequest)]);
+    let refused = platform.generate(&acme.key, formed(Format::Lark("start:".to_owned()))).await;
+    assert_eq!((refused.err().expect("refused").reason, worker.requests().len()), (Reason::InvalidRequest, 2));
+    platform.stop().await;
+}
+
+#[tokio::test]
 async fn a_client_that_goes_away_frees_the_worker_and_is_recorded() {
     let mut worker = FakeWorker::start("one", vec![Act::Say("abc"), Act::Hang]).await;
     let platform = Platform::start(&[&worker]).await;

@@ -2,6 +2,9 @@
 
 #![expect(clippy::needless_range_loop, reason = "several arrays share an index")]
 
+#[cfg(target_arch = "x86_64")]
+mod tiled;
+
 use std::ops::Range;
 
 use crate::input::FormRows;
@@ -68,18 +71,6 @@ impl<'a> Job<'a> {
         let (values, scales) = matrix.packed().split_at(layout.values_bytes());
         assert!(panels.end <= layout.panels, "panels of the matrix");
         assert!(x_rows.is_none_or(|list| rows.end <= list.len()), "rows of the input");
-        let last = match target.rows {
-            None => rows.end.saturating_sub(1),
-            Some(list) => list[rows.clone()].iter().copied().max().unwrap_or(0),
-        };
-        assert!(
-            rows.is_empty() || target.first + last * target.stride + target.width <= target.y.len(),
-            "rows of the result"
-        );
-        assert!(
-            rows.is_empty() || panels.is_empty() || (panels.end - 1) * PANEL < target.width,
-            "panels of the result"
-        );
         Job { x, x_rows, layout, values, scales, rows, panels, lines: 0..layout.lines(), target }
     }
 
@@ -132,19 +123,19 @@ impl<'a> Job<'a> {
     pub fn put<const R: usize, const P: usize>(&self, row: usize, panel: usize, sums: [[[f32; PANEL]; P]; R]) {
         let Target { y, first, stride, width, rows, add } = self.target;
         let output = panel * PANEL;
+        let end = (output + P * PANEL).min(width);
         let mut at: [*mut f32; R] = [std::ptr::null_mut(); R];
         for r in 0..R {
-            let row = rows.map_or(row + r, |rows| rows[row + r]);
-            // SAFETY: inside of `y` (asserted by `new`).
-            at[r] = unsafe { y.pointer().add(first + row * stride + output) };
+            let row = first + rows.map_or(row + r, |rows| rows[row + r]) * stride;
+            at[r] = y.address(row + output..row + end);
         }
-        if output + P * PANEL > width {
+        if end < output + P * PANEL {
             for r in 0..R {
                 for p in 0..P {
-                    let sums = sums[r][p];
-                    let count = PANEL.min(width - output - p * PANEL);
+                    let (sums, count) = (sums[r][p], (end - output).saturating_sub(p * PANEL).min(PANEL));
                     // SAFETY: as below, for the elements that there are.
-                    put_part(unsafe { std::slice::from_raw_parts_mut(at[r].add(p * PANEL), count) }, &sums, add);
+                    let y = unsafe { std::slice::from_raw_parts_mut(at[r].wrapping_add(p * PANEL), count) };
+                    put_part(y, &sums, add);
                 }
             }
             return;

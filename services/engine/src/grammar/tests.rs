@@ -1,0 +1,151 @@
+//! What is compiled, what is refused, and the way of a guide, on the shipped tokenizer.
+
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use super::*;
+use crate::config::GrammarConfig;
+use crate::text::TextModel;
+
+const VOCAB: usize = 4096;
+const EOS: u32 = 2;
+
+struct World {
+    grammars: Grammars,
+    text: TextModel,
+    done: mpsc::Receiver<()>,
+}
+
+impl World {
+    fn new(config: GrammarConfig) -> Self {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../adapters/seed/base");
+        let text = TextModel::load(&dir).expect("the shipped tokenizer loads");
+        let (sender, done) = mpsc::channel();
+        let done_now = move || sender.send(()).unwrap_or_default();
+        let grammars = Grammars::start(&config, text.clone(), VOCAB, vec![EOS], done_now).expect("threads");
+        Self { grammars, text, done }
+    }
+
+    fn guide(&self, format: ResponseFormat) -> Guide {
+        let (guide, job) = Guide::new(self.grammars.desk(), format);
+        assert!(!guide.is_ready() && guide.fault().is_none());
+        self.grammars.desk().begin(job);
+        self.wait(&guide);
+        guide
+    }
+
+    fn wait(&self, guide: &Guide) {
+        while !guide.is_ready() && guide.fault().is_none() {
+            self.done.recv_timeout(Duration::from_secs(60)).expect("an end");
+        }
+    }
+
+    /// Feeds the tokens of `text`; the guide afterwards, or the text up to which it was allowed.
+    fn feed(&self, format: ResponseFormat, text: &str) -> Result<Guide, String> {
+        let mut guide = self.guide(format);
+        let mut done = String::new();
+        for id in self.text.encode(text).expect("tokens") {
+            if !guide.mask().expect("ready").allows(id) {
+                return Err(done);
+            }
+            done += &self.text.token_text(id);
+            guide.advance(id);
+            self.wait(&guide);
+        }
+        Ok(guide)
+    }
+}
+
+fn ends(guide: &Guide) -> bool {
+    guide.mask().expect("ready").allows(EOS)
+}
+
+fn schema(text: &str) -> ResponseFormat {
+    ResponseFormat::JsonSchema(text.to_owned())
+}
+
+const CODE: &str = r#"{"type": "object", "properties": {"code": {"type": "integer", "maximum": 99}, "known": {"type": "boolean"}},
+    "required": ["code", "known"], "additionalProperties": false}"#;
+
+#[test]
+fn every_kind_of_format_lets_through_what_fits_and_nothing_else() {
+    let world = World::new(GrammarConfig::default());
+    let whole = world.feed(schema(CODE), r#"{"code": 17, "known": true}"#).ok().expect("it fits");
+    assert!(ends(&whole));
+    assert!(!ends(&world.feed(schema(CODE), r#"{"code": 17"#).ok().expect("it fits so far")));
+    assert!(world.feed(schema(CODE), r#"{"code": 117}"#).is_err());
+    assert!(world.feed(schema(CODE), r#"{"kode"#).is_err());
+    assert!(ends(&world.feed(ResponseFormat::JsonObject, r#"{"a": [1, {"b": null}]}"#).ok().expect("an object")));
+    assert!(world.feed(ResponseFormat::JsonObject, "[1]").is_err());
+    let code = || ResponseFormat::Regex("[A-Z]-[0-9]{2}( or [A-Z]-[0-9]{2})*".to_owned());
+    assert!(ends(&world.feed(code(), "E-17 or F-20").ok().expect("it matches")));
+    assert!(world.feed(code(), "E-17 and").is_err());
+    let sum = || ResponseFormat::Lark("start: N (\"+\" N)*\nN: /[0-9]+|\\(x\\)/".to_owned());
+    assert!(ends(&world.feed(sum(), "1+22+(x)").ok().expect("a sum")));
+    assert!(world.feed(sum(), "1-").is_err());
+}
+
+#[test]
+fn a_finished_text_allows_the_end_and_nothing_else() {
+    let world = World::new(GrammarConfig::default());
+    let guide = world.feed(ResponseFormat::Regex("yes|no".to_owned()), "yes").ok().expect("it matches");
+    let mask = guide.mask().expect("ready");
+    assert_eq!((0..VOCAB as u32).filter(|id| mask.allows(*id)).collect::<Vec<_>>(), [EOS]);
+}
+
+#[test]
+fn what_cannot_be_served_is_refused_in_words_and_under_its_field() {
+    let world = World::new(GrammarConfig::default());
+    let refusal = |format| {
+        let fault = world.guide(format).fault().expect("refused");
+        assert_eq!(fault.reason, domain::Reason::InvalidRequest);
+        assert!(matches!(&fault.details[..], [domain::Detail::Violation { field, .. }] if field == FIELD));
+        assert!(fault.message.len() < 2 * 400 && !fault.message.contains("backtrace"), "{}", fault.message);
+        fault.message
+    };
+    assert!(refusal(schema("{")).contains("not JSON"));
+    assert!(refusal(schema("7")).contains("object"));
+    assert!(refusal(schema(r#"{"type": "no such type"}"#)).contains("no such type"));
+    assert!(refusal(schema(r#"{"$ref": "https://example.com/schema.json"}"#)).contains("$ref"));
+    assert!(refusal(schema(r#"{"type": "integer", "minimum": 3, "maximum": 2}"#)).contains("nsatisfiable"));
+    refusal(ResponseFormat::Regex("(".to_owned()));
+    refusal(ResponseFormat::Regex("(a)\\1".to_owned()));
+    refusal(ResponseFormat::Lark("start: nothing_such".to_owned()));
+    // The next one is served all the same.
+    assert!(world.guide(ResponseFormat::JsonObject).is_ready());
+}
+
+#[test]
+fn costs_have_limits() {
+    let few_symbols = World::new(GrammarConfig { symbols_max: 5, ..GrammarConfig::default() });
+    assert!(few_symbols.guide(schema(CODE)).fault().is_some());
+    let little_fuel = World::new(GrammarConfig { compile_fuel: 100, ..GrammarConfig::default() });
+    let many = (0..500).map(|n| format!("{n}[a-z]{{2,9}}{n}")).collect::<Vec<_>>().join("|");
+    assert!(little_fuel.guide(ResponseFormat::Regex(many)).fault().is_some());
+    // Refused on the way: the answer ends with the reason.
+    let few_states = World::new(GrammarConfig { lexer_states_max: 30, ..GrammarConfig::default() });
+    let text = "abcdefghijabcdefghijabcdefghijabcdefghij";
+    let mut refused = few_states.guide(ResponseFormat::Regex("[a-j]{300}".to_owned()));
+    for id in few_states.text.encode(text).expect("tokens") {
+        if refused.fault().is_some() {
+            break;
+        }
+        refused.advance(id);
+        few_states.wait(&refused);
+    }
+    assert!(refused.fault().is_some());
+}
+
+#[test]
+fn a_guide_that_is_gone_costs_nothing_and_the_threads_end() {
+    let world = World::new(GrammarConfig { threads: 1, ..GrammarConfig::default() });
+    let (guide, job) = Guide::new(world.grammars.desk(), ResponseFormat::JsonObject);
+    drop(guide);
+    assert!(job.place.upgrade().is_none());
+    world.grammars.desk().begin(job);
+    assert!(world.guide(ResponseFormat::JsonObject).is_ready());
+    let World { grammars, done, .. } = world;
+    drop(grammars);
+    assert!(done.try_iter().count() <= 1 && done.recv().is_err());
+}
