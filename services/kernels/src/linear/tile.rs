@@ -72,11 +72,13 @@ pub unsafe fn chain<C: Chain, const R: usize, const P: usize, const U: usize>(
         unsafe { lines_of_chain::<C, R, P, 1>(&mut sums, &x, weights, panel_bytes, line, ahead) };
         line += 1;
     }
+    let mut values = [[[0.0; PANEL]; P]; R];
     for r in 0..R {
         for p in 0..P {
-            job.put(row + r, panel + p, C::values(sums[r][p]));
+            values[r][p] = C::values(sums[r][p]);
         }
     }
+    job.put(row, panel, values);
 }
 
 #[inline(always)]
@@ -148,16 +150,21 @@ pub unsafe fn grouped<G: Grouped, const R: usize, const P: usize>(
                 }
             }
             for p in 0..P {
-                let scales = G::load_scales(scales.add(p * panel_scale_bytes + group * 2 * PANEL));
+                let scales = scales.add(p * panel_scale_bytes + group * 2 * PANEL);
+                // Those of the panels that come next: they are a stream of their own, too thin to be foreseen.
+                G::prefetch(scales.wrapping_add(P * panel_scale_bytes));
+                let scales = G::load_scales(scales);
                 for r in 0..R {
                     sums[r][p] = G::combine(sums[r][p], partial[r][p], scales, *groups[r].add(group));
                 }
             }
         }
     }
+    let mut values = [[[0.0; PANEL]; P]; R];
     for r in 0..R {
         for p in 0..P {
-            job.put(row + r, panel + p, G::values(sums[r][p]));
+            values[r][p] = G::values(sums[r][p]);
         }
     }
+    job.put(row, panel, values);
 }

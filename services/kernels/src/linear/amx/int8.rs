@@ -143,7 +143,7 @@ impl Part<'_> {
                 of.scale(&mut sums, even, group - 1);
             }
             for (r, sum) in sums.into_iter().enumerate() {
-                job.put(row + r, panel, std::mem::transmute::<__m512, [f32; PANEL]>(sum));
+                job.put(row + r, panel, [[std::mem::transmute::<__m512, [f32; PANEL]>(sum)]]);
             }
         }
     }

@@ -85,7 +85,7 @@ pub unsafe fn put<T: Tiles, const C: usize>(tiles: &mut T, job: &Job<'_>, row: u
         let mut sums = Sums([[0.0; TILE_ROWS]; TILE_ROWS]);
         tiles.store::<C>(sums.0.as_mut_ptr().cast(), ROW_BYTES);
         for (r, sums) in sums.0[..count].iter().enumerate() {
-            job.put(row + r, panel, *sums);
+            job.put(row + r, panel, [[*sums]]);
         }
     }
 }
