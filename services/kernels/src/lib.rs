@@ -1,20 +1,22 @@
-//! CPU operations of a decoder: linear layers over f32 or bf16 weights, norms, rotary positions, paged attention,
+//! CPU operations of a decoder: linear layers over f32, bf16 or int8 weights, norms, rotary positions, paged attention,
 //! grouped LoRA. Activations are row-major f32.
 //!
 //! One promise shapes every operation: **a row's result does not depend on the other rows**, on how work is cut into
-//! tiles, or on the number of threads. Sums run in one fixed order (16 lanes, then a fixed tree), the same for
-//! AVX-512, AVX2 and the portable path, so the same request gives the same bits alone and in any batch.
+//! tiles, or on the number of threads. Sums run in one fixed order for each instruction set, so the same request gives the
+//! same bits alone and in any batch.
 //!
 //! It knows no model, no adapter format and no scheduler. It is the only crate with `unsafe`; its interface is safe.
 //!
 //! Sizes that do not fit together are errors of the caller and panic.
 
 mod activation;
+mod affine;
 mod attention;
 mod buffer;
+pub mod ceilings;
 mod cpu;
-mod dot;
 mod expand;
+mod input;
 mod isa;
 mod kv_blocks;
 mod linear;
@@ -31,15 +33,17 @@ mod system;
 mod vectorized;
 
 pub use activation::silu_mul;
+pub use affine::{add_bias, scale_row};
 pub use attention::{AttentionShape, AttentionSlice, paged_attention};
 pub use buffer::{ALIGNMENT, Buffer};
 pub use cpu::{Cpu, CpuConfig};
 pub use expand::expand;
+pub use input::{Forms, Input};
 pub use isa::Isa;
 pub use kv_blocks::{BLOCK_TOKENS, BlockId, KvBlocks, KvStorage};
-pub use linear::{add_bias, linear, scale_row};
-pub use lora::{Lora, LoraGroup, grouped_lora};
-pub use matrix::{Matrix, Storage};
+pub use linear::{linear, linears};
+pub use lora::{Lora, LoraGroup, LoraSite, grouped_loras};
+pub use matrix::{Matrix, PackedError, Storage};
 pub use norm::{add_rms_norm, rms_norm, rms_norm_in_place};
 pub use residual::{add, add_bias_rows};
 pub use rope::{RotaryTable, rotate};

@@ -1,43 +1,72 @@
 //! Grouped LoRA: the rows of a batch that use an adapter get its low-rank change, each group its own; rows without
 //! an adapter cost nothing. What an adapter is and whether it fits is decided elsewhere.
+//!
+//! Two regions do all sites of one input: every `h = A x`, then every `y += scale · B h`. `A x` is summed in blocks of
+//! 1024 inputs, each in order, and the blocks are added in order: no bit depends on threads or on other rows.
 
-use rayon::prelude::*;
+mod plan;
 
-use crate::expand::expand;
-use crate::linear::linear_serial;
+use crate::cpu::Cpu;
+use crate::input::{Forms, Input};
 use crate::matrix::{Matrix, Storage};
+use plan::Plan;
 
-/// Rows of one task.
-const TASK_ROWS: usize = 16;
-/// Below so many multiplications a task costs more to hand over than to do.
-const SERIAL_PRODUCTS: usize = 1 << 16;
-
-/// The low-rank change of one linear layer: `ΔW = scale · B A`.
+/// The low-rank change of one linear layer: `ΔW = scale · B A`, of any rank.
+///
+/// `h = A x` is f32. With B in bf16 it is rounded to bf16, with B in f32 it is not.
+#[derive(Clone)]
 pub struct Lora {
     /// `[rank, inputs]`
     a: Matrix,
-    /// Transposed: `[rank, outputs]`.
-    b: Vec<f32>,
-    outputs: usize,
+    /// `[outputs, rank]`
+    b: Matrix,
     scale: f32,
 }
 
 impl Lora {
-    /// From row-major `a` `[rank, inputs]` and `b` `[outputs, rank]`.
-    pub fn new(rank: usize, inputs: usize, outputs: usize, a: &[f32], b: &[f32], scale: f32) -> Self {
-        assert_eq!(b.len(), outputs * rank, "b is [outputs, rank]");
-        let mut transposed = vec![0.0; b.len()];
-        for (o, row) in b.chunks_exact(rank).enumerate() {
-            for (i, value) in row.iter().enumerate() {
-                transposed[i * outputs + o] = *value;
-            }
-        }
-        Lora { a: Matrix::from_values(rank, inputs, Storage::F32, a), b: transposed, outputs, scale }
+    /// From packed `a` `[rank, inputs]` and `b` `[outputs, rank]`, each in f32 or bf16.
+    ///
+    /// # Panics
+    /// If their ranks differ, or one is int8.
+    pub fn from_parts(a: Matrix, b: Matrix, scale: f32) -> Lora {
+        assert_eq!(a.outputs(), b.inputs(), "the rank of A and of B");
+        let int8 = [a.storage(), b.storage()].contains(&Storage::Int8);
+        assert!(!int8, "a low-rank change is f32 or bf16");
+        Lora { a, b, scale }
     }
 
-    /// Memory that the change holds.
+    /// From row-major `a` `[rank, inputs]` and `b` `[outputs, rank]`.
+    pub fn from_values(cpu: &Cpu, rank: usize, storage: Storage, a: &[f32], b: &[f32], scale: f32) -> Lora {
+        let pack = |outputs, inputs, values: &[f32]| Matrix::from_values(cpu, outputs, inputs, storage, values);
+        Lora::from_parts(pack(rank, a.len() / rank, a), pack(b.len() / rank, rank, b), scale)
+    }
+
+    /// `[rank, inputs]`
+    pub fn a(&self) -> &Matrix {
+        &self.a
+    }
+
+    /// `[outputs, rank]`
+    pub fn b(&self) -> &Matrix {
+        &self.b
+    }
+
+    pub fn rank(&self) -> usize {
+        self.a.outputs()
+    }
+
+    pub fn scale(&self) -> f32 {
+        self.scale
+    }
+
+    /// The form of activations that it reads.
+    pub fn forms(&self) -> Forms {
+        self.a.storage().into()
+    }
+
+    /// Memory that the change takes.
     pub fn bytes(&self) -> usize {
-        self.a.bytes() + size_of_val(self.b.as_slice())
+        self.a.bytes() + self.b.bytes()
     }
 }
 
@@ -47,89 +76,25 @@ pub struct LoraGroup<'a> {
     pub lora: &'a Lora,
 }
 
-/// `y[r] += scale · (x[r] Aᵀ) Bᵀ` for the rows of each group; ranks may differ. No row is in two groups.
-pub fn grouped_lora(x: &[f32], groups: &[LoraGroup<'_>], y: &mut [f32]) {
-    let Some(first) = groups.first() else { return };
-    let (inputs, outputs) = (first.lora.a.inputs(), first.lora.outputs);
-    assert!(x.len() / inputs * outputs == y.len(), "x is [rows, inputs] and y [rows, outputs]");
-    let mut rows_of_y: Vec<Option<&mut [f32]>> = y.chunks_mut(outputs).map(Some).collect();
-    let mut tasks = Vec::new();
-    let mut products = 0;
-    for group in groups {
-        assert!(group.lora.a.inputs() == inputs && group.lora.outputs == outputs, "changes of one layer");
-        products += group.rows.len() * group.lora.a.outputs() * (inputs + outputs);
-        for rows in group.rows.chunks(TASK_ROWS) {
-            let ys: Vec<_> = rows.iter().map(|r| rows_of_y[*r].take().expect("a row is in one group")).collect();
-            tasks.push((group.lora, rows, ys));
-        }
-    }
-    let task = |(lora, rows, ys): (&Lora, &[usize], Vec<&mut [f32]>)| shrink_expand(x, lora, rows, ys);
-    if products < SERIAL_PRODUCTS || tasks.len() == 1 {
-        tasks.into_iter().for_each(task);
-    } else {
-        tasks.into_par_iter().for_each(task);
-    }
+/// One linear layer of the several that read the same input.
+pub struct LoraSite<'a> {
+    /// No row is in two groups.
+    pub groups: &'a [LoraGroup<'a>],
+    pub outputs: usize,
+    /// `[rows, outputs]`
+    pub y: &'a mut [f32],
 }
 
-fn shrink_expand(x: &[f32], lora: &Lora, rows: &[usize], ys: Vec<&mut [f32]>) {
-    let (rank, inputs) = (lora.a.outputs(), lora.a.inputs());
-    let gathered: Vec<f32> = rows.iter().flat_map(|r| &x[r * inputs..(r + 1) * inputs]).copied().collect();
-    let mut h = vec![0.0; rows.len() * rank];
-    linear_serial(&gathered, &lora.a, &mut h);
-    for (h, y) in h.chunks_exact(rank).zip(ys) {
-        expand(h, &lora.b, lora.scale, y);
-    }
+/// `y[r] += scale · B (A x[r])` for the rows of each group of each site; ranks may differ.
+///
+/// # Panics
+/// If sizes do not fit, a row is in two groups of a site or in none of the input, or the input lacks a form.
+pub fn grouped_loras(cpu: &Cpu, x: &Input<'_>, sites: &mut [LoraSite<'_>]) {
+    let Some(plan) = Plan::new(cpu.isa(), x, sites) else { return };
+    let partial = plan.shrink(cpu, x);
+    let hidden = plan.hidden(cpu.isa(), &partial);
+    plan.expand(cpu, &hidden);
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::reference::{assert_close, assert_same_bits, values};
-
-    const INPUTS: usize = 100;
-    const OUTPUTS: usize = 150;
-
-    fn lora(rank: usize, seed: u64) -> (Lora, Vec<f32>, Vec<f32>) {
-        let (a, b) = (values(rank * INPUTS, seed), values(OUTPUTS * rank, seed + 1));
-        (Lora::new(rank, INPUTS, OUTPUTS, &a, &b, 0.25), a, b)
-    }
-
-    /// Tolerance 2e-5: sums of 100 and of up to 33 products, of the order of ten.
-    #[test]
-    fn mixed_ranks_agree_with_f64_and_rows_without_adapter_are_untouched() {
-        let adapters = [lora(1, 1), lora(8, 3), lora(33, 5)];
-        let rows: [&[usize]; 3] = [&[4], &[0, 2, 19], &[5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 3, 20, 21]];
-        let x = values(23 * INPUTS, 7);
-        let before = values(23 * OUTPUTS, 8);
-        let mut want: Vec<f64> = before.iter().map(|v| f64::from(*v)).collect();
-        for ((_, a, b), rows) in adapters.iter().zip(rows) {
-            let rank = a.len() / INPUTS;
-            for row in rows {
-                let dot = |i: usize| -> f64 {
-                    let (x, a) = (&x[row * INPUTS..][..INPUTS], &a[i * INPUTS..][..INPUTS]);
-                    x.iter().zip(a).map(|(x, a)| f64::from(*x) * f64::from(*a)).sum()
-                };
-                let h: Vec<f64> = (0..rank).map(dot).collect();
-                for o in 0..OUTPUTS {
-                    let sum: f64 = (0..rank).map(|i| h[i] * f64::from(b[o * rank + i])).sum();
-                    want[row * OUTPUTS + o] += 0.25 * sum;
-                }
-            }
-        }
-        let groups: Vec<_> = adapters.iter().zip(rows).map(|((lora, ..), rows)| LoraGroup { rows, lora }).collect();
-        let mut y = before.clone();
-        grouped_lora(&x, &groups, &mut y);
-        assert_close(&y, &want, 2e-5);
-        for row in [1, 22] {
-            assert_same_bits(&y[row * OUTPUTS..][..OUTPUTS], &before[row * OUTPUTS..][..OUTPUTS]);
-        }
-        // Each row alone has the same bits.
-        for (group, (lora, ..)) in groups.iter().zip(&adapters) {
-            for row in group.rows {
-                let mut alone = before[row * OUTPUTS..][..OUTPUTS].to_vec();
-                grouped_lora(&x[row * INPUTS..][..INPUTS], &[LoraGroup { rows: &[0], lora }], &mut alone);
-                assert_same_bits(&alone, &y[row * OUTPUTS..][..OUTPUTS]);
-            }
-        }
-    }
-}
+mod tests;

@@ -1,144 +1,158 @@
 //! Weights of one linear layer or one embedding table, packed for the kernels. It computes nothing.
+//!
+//! All layouts are panels of 16 outputs, and a panel is a run of 64-byte lines that is read from end to end. Outputs
+//! that fill the last panel up, and inputs that fill the depth up, are zeros (`matrix/layout.rs`).
 
-use half::bf16;
-use rayon::prelude::*;
+mod layout;
+mod pack;
 
-use crate::LANES;
-use crate::dot::STEP_ELEMENTS;
+use serde::{Deserialize, Serialize};
+
+use crate::buffer::Buffer;
+use crate::cpu::Cpu;
+use crate::split::Split;
+pub(crate) use layout::{GROUP, LINE, Layout, PANEL, depth, inputs_of_line};
 
 /// How the elements of a [`Matrix`] are held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Storage {
     F32,
     /// Rounded to nearest even if the source is wider.
     Bf16,
+    /// In groups of 64 inputs, symmetric: the largest magnitude of a group is 127, and an f16 holds 1/127 of it.
+    Int8,
 }
 
-/// An `[outputs, inputs]` matrix. Rows are padded with zeros to whole vectors.
+/// An `[outputs, inputs]` matrix. A clone shares the memory.
+#[derive(Clone)]
 pub struct Matrix {
-    outputs: usize,
-    inputs: usize,
-    /// Elements of a padded row.
-    stride: usize,
-    pub(crate) data: Data,
+    layout: Layout,
+    data: Buffer,
 }
 
-pub(crate) enum Data {
-    F32(Vec<f32>),
-    /// Each group of 32 elements is 16 words: word `i` holds element `i` in its low half and element `16 + i` in its
-    /// high half, so that one shift or mask widens 16 neighbours and the order of sums equals that of f32.
-    Bf16(Vec<u32>),
+/// Why bytes are no packed matrix.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum PackedError {
+    #[error("a matrix of {outputs} × {inputs} has no elements")]
+    Empty { outputs: usize, inputs: usize },
+    #[error("a packed matrix of {outputs} × {inputs} has {expected} bytes; these are {found}")]
+    Length { outputs: usize, inputs: usize, expected: usize, found: usize },
 }
+
+/// Panels of one task of packing: they share the memory for the rows that are filled in.
+const TASK_PANELS: usize = 4;
 
 impl Matrix {
-    /// Packs a matrix whose row `i` is written by `fill(i, row)` into `[inputs]` values. Rows are filled in parallel.
+    /// Packs a matrix whose row `i` is written by `fill(i, row)` into `[inputs]` values, which are zeros before. Rows are
+    /// filled in parallel.
+    ///
+    /// # Panics
+    /// If there are no outputs or no inputs.
     pub fn from_rows(
+        cpu: &Cpu,
         outputs: usize,
         inputs: usize,
         storage: Storage,
         fill: impl Fn(usize, &mut [f32]) + Sync,
     ) -> Matrix {
         assert!(outputs > 0 && inputs > 0, "a matrix has rows and columns");
-        match storage {
-            Storage::F32 => {
-                let stride = inputs.next_multiple_of(STEP_ELEMENTS);
-                let mut data = vec![0.0; outputs * stride];
-                data.par_chunks_mut(stride).enumerate().for_each(|(i, row)| fill(i, &mut row[..inputs]));
-                Matrix { outputs, inputs, stride, data: Data::F32(data) }
+        let layout = Layout::new(outputs, inputs, storage);
+        let mut data = Buffer::zeroed(layout.bytes());
+        let bytes = data.get_mut().expect("new memory has one owner");
+        let (values, scales) = bytes.split_at_mut(layout.values_bytes());
+        let (values, scales) = (Split::new(values), Split::new(scales));
+        cpu.each(layout.panels.div_ceil(TASK_PANELS), |task| {
+            let mut rows = vec![0.0; PANEL * layout.depth];
+            for panel in task * TASK_PANELS..((task + 1) * TASK_PANELS).min(layout.panels) {
+                rows.fill(0.0);
+                let filled = PANEL.min(outputs - panel * PANEL);
+                for (lane, row) in rows.chunks_exact_mut(layout.depth).take(filled).enumerate() {
+                    fill(panel * PANEL + lane, &mut row[..inputs]);
+                }
+                let (value_bytes, scale_bytes) = (layout.panel_bytes(), layout.panel_scale_bytes());
+                // SAFETY: panels do not overlap, and each is packed by one task.
+                let values = unsafe { values.part(panel * value_bytes..(panel + 1) * value_bytes) };
+                // SAFETY: as above.
+                let scales = unsafe { scales.part(panel * scale_bytes..(panel + 1) * scale_bytes) };
+                pack::panel(storage, &rows, layout.depth, values, scales);
             }
-            Storage::Bf16 => {
-                let stride = inputs.next_multiple_of(STEP_ELEMENTS);
-                let mut data = vec![0; outputs * stride / 2];
-                data.par_chunks_mut(stride / 2).enumerate().for_each_init(
-                    || vec![0.0; stride],
-                    |row, (i, words)| {
-                        fill(i, &mut row[..inputs]);
-                        pack(row, words);
-                    },
-                );
-                Matrix { outputs, inputs, stride, data: Data::Bf16(data) }
-            }
-        }
+        });
+        Matrix { layout, data }
     }
 
     /// From row-major `[outputs, inputs]` values.
-    pub fn from_values(outputs: usize, inputs: usize, storage: Storage, values: &[f32]) -> Matrix {
+    pub fn from_values(cpu: &Cpu, outputs: usize, inputs: usize, storage: Storage, values: &[f32]) -> Matrix {
         assert_eq!(values.len(), outputs * inputs, "values of a matrix");
-        Matrix::from_rows(outputs, inputs, storage, |i, row| {
+        Matrix::from_rows(cpu, outputs, inputs, storage, |i, row| {
             row.copy_from_slice(&values[i * inputs..(i + 1) * inputs]);
         })
     }
 
+    /// Bytes of a packed matrix.
+    pub fn packed_len(outputs: usize, inputs: usize, storage: Storage) -> usize {
+        Layout::new(outputs, inputs, storage).bytes()
+    }
+
+    /// The matrix as it lies in memory; little-endian.
+    pub fn packed(&self) -> &[u8] {
+        &self.data
+    }
+
+    /// The matrix whose [`Matrix::packed`] bytes these are. The memory is shared, nothing is copied.
+    ///
+    /// # Errors
+    /// If there are no elements, or the bytes are not [`Matrix::packed_len`].
+    pub fn from_packed(outputs: usize, inputs: usize, storage: Storage, data: Buffer) -> Result<Matrix, PackedError> {
+        if outputs == 0 || inputs == 0 {
+            return Err(PackedError::Empty { outputs, inputs });
+        }
+        let layout = Layout::new(outputs, inputs, storage);
+        let (expected, found) = (layout.bytes(), data.len());
+        if expected != found {
+            return Err(PackedError::Length { outputs, inputs, expected, found });
+        }
+        Ok(Matrix { layout, data })
+    }
+
     /// Rows: outputs of a linear layer, vocabulary of an embedding.
     pub fn outputs(&self) -> usize {
-        self.outputs
+        self.layout.outputs
     }
 
     /// Columns: inputs of a linear layer, width of an embedding.
     pub fn inputs(&self) -> usize {
-        self.inputs
+        self.layout.inputs
     }
 
-    /// Elements of a padded row: a multiple of the vector width.
-    pub(crate) fn stride(&self) -> usize {
-        self.stride
+    pub fn storage(&self) -> Storage {
+        self.layout.storage
     }
 
-    /// Memory that the matrix holds.
+    /// Memory that the matrix takes.
     pub fn bytes(&self) -> usize {
-        match &self.data {
-            Data::F32(data) => size_of_val(data.as_slice()),
-            Data::Bf16(data) => size_of_val(data.as_slice()),
-        }
+        self.data.len()
     }
 
-    /// Copies row `row`, widened, into `out` of `[inputs]`. This is an embedding look-up.
+    /// Copies row `row` as f32 into `out` of `[inputs]`; int8 with its scales applied. This is an embedding look-up.
+    ///
+    /// # Panics
+    /// If there is no such row, or `out` is of another size.
     pub fn read_row(&self, row: usize, out: &mut [f32]) {
-        assert_eq!(out.len(), self.inputs, "a row of a matrix");
-        match &self.data {
-            Data::F32(data) => out.copy_from_slice(&data[row * self.stride..][..self.inputs]),
-            Data::Bf16(data) => unpack(&data[row * self.stride / 2..][..self.stride / 2], out),
-        }
+        assert!(row < self.outputs(), "row {row} of a matrix of {}", self.outputs());
+        assert_eq!(out.len(), self.inputs(), "a row of a matrix");
+        let (panel, lane) = (row / PANEL, row % PANEL);
+        let (values, scales) = self.data.split_at(self.layout.values_bytes());
+        let (value_bytes, scale_bytes) = (self.layout.panel_bytes(), self.layout.panel_scale_bytes());
+        let values = &values[panel * value_bytes..][..value_bytes];
+        let scales = &scales[panel * scale_bytes..][..scale_bytes];
+        pack::read_row(self.storage(), values, scales, lane, out);
     }
-}
 
-fn pack(row: &[f32], words: &mut [u32]) {
-    for (group, words) in row.chunks_exact(2 * LANES).zip(words.chunks_exact_mut(LANES)) {
-        let (low, high) = group.split_at(LANES);
-        for ((word, low), high) in words.iter_mut().zip(low).zip(high) {
-            let bits = |value: &f32| u32::from(bf16::from_f32(*value).to_bits());
-            *word = bits(low) | bits(high) << 16;
-        }
-    }
-}
-
-fn unpack(words: &[u32], out: &mut [f32]) {
-    for (words, group) in words.chunks(LANES).zip(out.chunks_mut(2 * LANES)) {
-        for (i, value) in group.iter_mut().enumerate() {
-            let word = words[i % LANES];
-            *value = f32::from_bits(if i < LANES { word << 16 } else { word & 0xffff_0000 });
-        }
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::reference::values;
-
-    #[test]
-    fn a_row_comes_back_as_it_was_packed() {
-        for inputs in [1, 15, 16, 31, 32, 33, 64, 100] {
-            let source = values(3 * inputs, 7);
-            for storage in [Storage::F32, Storage::Bf16] {
-                let matrix = Matrix::from_values(3, inputs, storage, &source);
-                let mut row = vec![0.0; inputs];
-                matrix.read_row(2, &mut row);
-                for (got, want) in row.iter().zip(&source[2 * inputs..]) {
-                    let want = if storage == Storage::Bf16 { bf16::from_f32(*want).to_f32() } else { *want };
-                    assert_eq!(got.to_bits(), want.to_bits());
-                }
-            }
-        }
-    }
-}
+mod tests;

@@ -1,16 +1,6 @@
 //! What the tests of this crate share: seeded values and a comparison with a stated tolerance.
 
-use crate::cpu::{Cpu, CpuConfig};
-use crate::isa::Isa;
-
-/// Calls `test` with each instruction set of this machine, on one thread and on three.
-pub fn each_cpu(mut test: impl FnMut(&Cpu)) {
-    for isa in Isa::available() {
-        for threads in [1, 3] {
-            test(&Cpu::new(&CpuConfig { threads, isa: Some(isa), spin_us: 0, pin: false }).unwrap());
-        }
-    }
-}
+use crate::{Cpu, CpuConfig, Isa};
 
 /// `count` seeded values in `[-1, 1)`.
 pub fn values(count: usize, seed: u64) -> Vec<f32> {
@@ -42,4 +32,36 @@ pub fn assert_same_bits(a: &[f32], b: &[f32]) {
     for (i, (a, b)) in a.iter().zip(b).enumerate() {
         assert_eq!(a.to_bits(), b.to_bits(), "element {i}: {a} and {b}");
     }
+}
+
+/// `[rows, outputs]` products in f64 of row-major `x` `[rows, inputs]` and `w` `[outputs, inputs]`.
+pub fn product(x: &[f32], w: &[f32], inputs: usize) -> Vec<f64> {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+    x.chunks(inputs).flat_map(|x| w.chunks(inputs).map(move |w| dot(x, w))).collect()
+}
+
+/// One thread or several with each instruction set of this machine.
+pub fn cpus(threads: usize) -> Vec<Cpu> {
+    let cpu = |isa| Cpu::new(&CpuConfig { threads, isa: Some(isa), ..CpuConfig::default() }).unwrap();
+    Isa::available().into_iter().map(cpu).collect()
+}
+
+/// Calls `test` with each instruction set of this machine, on one thread and on three.
+pub fn each_cpu(test: impl FnMut(&Cpu)) {
+    cpus(1).iter().chain(&cpus(3)).for_each(test);
+}
+
+/// Rounded to bf16.
+pub fn to_bf16(values: &[f32]) -> Vec<f32> {
+    values.iter().map(|value| half::bf16::from_f32(*value).to_f32()).collect()
+}
+
+/// Quantised as the kernels quantise activations, by the formula: groups of 64 of each row of `width`.
+pub fn to_int8(values: &[f32], width: usize) -> Vec<f32> {
+    let group = |group: &[f32]| {
+        let scale = group.iter().fold(0.0, |largest: f32, value| largest.max(value.abs())) / 127.0;
+        let step = |value: &f32| if scale > 0.0 { (value / scale).round() * scale } else { 0.0 };
+        group.iter().map(step).collect::<Vec<_>>()
+    };
+    values.chunks(width).flat_map(|row| row.chunks(64).flat_map(group)).collect()
 }

@@ -1,0 +1,156 @@
+//! Products in plain Rust, which the compiler vectorises for whatever the target has.
+use half::f16;
+
+use super::blocking;
+use super::job::Job;
+use super::tile::{Chain, Grouped};
+use crate::input::Group;
+use crate::matrix::{LINE, PANEL, Storage};
+
+/// Does `job`.
+pub fn run(job: &Job<'_>) {
+    // SAFETY: it takes no instructions that a target might lack.
+    unsafe {
+        match job.storage() {
+            Storage::F32 => blocking::narrow_chain::<F32>(job),
+            Storage::Bf16 => blocking::narrow_chain::<Bf16>(job),
+            Storage::Int8 => blocking::narrow_grouped::<Int8>(job),
+        }
+    }
+}
+
+struct F32;
+
+impl Chain for F32 {
+    type Weights = [f32; PANEL];
+    type Sums = [f32; PANEL];
+    const LINE_BYTES: usize = 4;
+
+    #[inline(always)]
+    fn zero() -> Self::Sums {
+        [0.0; PANEL]
+    }
+
+    #[inline(always)]
+    unsafe fn load(line: *const u8) -> Self::Weights {
+        // SAFETY: a line is 64 bytes.
+        unsafe { line.cast::<[f32; PANEL]>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn add(mut sums: Self::Sums, weights: Self::Weights, x: *const u8) -> Self::Sums {
+        // SAFETY: one activation of the row.
+        let x = unsafe { x.cast::<f32>().read_unaligned() };
+        for o in 0..PANEL {
+            sums[o] += weights[o] * x;
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn values(sums: Self::Sums) -> [f32; PANEL] {
+        sums
+    }
+
+    #[inline(always)]
+    fn prefetch(_: *const u8) {}
+}
+
+struct Bf16;
+
+impl Chain for Bf16 {
+    type Weights = [[f32; PANEL]; 2];
+    type Sums = [f32; PANEL];
+    const LINE_BYTES: usize = 8;
+
+    #[inline(always)]
+    fn zero() -> Self::Sums {
+        [0.0; PANEL]
+    }
+
+    #[inline(always)]
+    unsafe fn load(line: *const u8) -> Self::Weights {
+        // SAFETY: a line is 64 bytes.
+        let words = unsafe { line.cast::<[u32; PANEL]>().read_unaligned() };
+        [words.map(|word| f32::from_bits(word << 16)), words.map(|word| f32::from_bits(word & 0xffff_0000))]
+    }
+
+    #[inline(always)]
+    unsafe fn add(mut sums: Self::Sums, weights: Self::Weights, x: *const u8) -> Self::Sums {
+        // SAFETY: two activations of the row.
+        let x = unsafe { x.cast::<[f32; 2]>().read_unaligned() };
+        for (weights, x) in weights.iter().zip(x) {
+            for o in 0..PANEL {
+                sums[o] += weights[o] * x;
+            }
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn values(sums: Self::Sums) -> [f32; PANEL] {
+        sums
+    }
+
+    #[inline(always)]
+    fn prefetch(_: *const u8) {}
+}
+
+struct Int8;
+
+impl Grouped for Int8 {
+    type Weights = [u8; LINE];
+    type Scales = [f32; PANEL];
+    type Partial = [i32; PANEL];
+    type Sums = [f32; PANEL];
+
+    #[inline(always)]
+    fn zero() -> Self::Sums {
+        [0.0; PANEL]
+    }
+
+    #[inline(always)]
+    unsafe fn start(start: i32) -> Self::Partial {
+        [start; PANEL]
+    }
+
+    #[inline(always)]
+    unsafe fn load(line: *const u8) -> Self::Weights {
+        // SAFETY: a line is 64 bytes.
+        unsafe { line.cast::<[u8; LINE]>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn load_scales(scales: *const u8) -> Self::Scales {
+        // SAFETY: 16 scales of a group.
+        unsafe { scales.cast::<[u16; PANEL]>().read_unaligned() }.map(|bits| f16::from_bits(bits).to_f32())
+    }
+
+    #[inline(always)]
+    unsafe fn add(mut sums: Self::Partial, weights: Self::Weights, x: *const u8) -> Self::Partial {
+        // SAFETY: four activations of the row.
+        let x = unsafe { x.cast::<[i8; 4]>().read_unaligned() };
+        for o in 0..PANEL {
+            for i in 0..4 {
+                sums[o] += i32::from(weights[4 * o + i]) * i32::from(x[i]);
+            }
+        }
+        sums
+    }
+
+    #[inline(always)]
+    unsafe fn combine(mut sums: Self::Sums, partial: Self::Partial, scales: Self::Scales, group: Group) -> Self::Sums {
+        for o in 0..PANEL {
+            sums[o] = (partial[o] as f32).mul_add(scales[o] * group.scale, sums[o]);
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn values(sums: Self::Sums) -> [f32; PANEL] {
+        sums
+    }
+
+    #[inline(always)]
+    fn prefetch(_: *const u8) {}
+}

@@ -1,0 +1,101 @@
+use super::*;
+use crate::reference::{to_bf16, values};
+
+const SHAPES: [(usize, usize); 10] =
+    [(1, 1), (3, 15), (15, 16), (16, 17), (17, 33), (33, 63), (40, 64), (5, 65), (130, 130), (2, 896)];
+
+fn row(matrix: &Matrix, row: usize) -> Vec<f32> {
+    let mut out = vec![0.0; matrix.inputs()];
+    matrix.read_row(row, &mut out);
+    out
+}
+
+#[test]
+fn a_row_comes_back_as_it_was_packed() {
+    let cpu = Cpu::serial();
+    for (outputs, inputs) in SHAPES {
+        let source = values(outputs * inputs, 7);
+        for storage in [Storage::F32, Storage::Bf16, Storage::Int8] {
+            let matrix = Matrix::from_values(&cpu, outputs, inputs, storage, &source);
+            assert_eq!(matrix.bytes(), Matrix::packed_len(outputs, inputs, storage));
+            for (i, source) in source.chunks(inputs).enumerate() {
+                let got = row(&matrix, i);
+                match storage {
+                    Storage::F32 => assert_eq!(got, source),
+                    Storage::Bf16 => assert_eq!(got, to_bf16(source)),
+                    Storage::Int8 => {
+                        for (got, source) in got.chunks(GROUP).zip(source.chunks(GROUP)) {
+                            let largest = source.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+                            for (got, source) in got.iter().zip(source) {
+                                // Half a step, and the rounding of the scale to f16.
+                                assert!((got - source).abs() <= largest / 127.0 * 0.57, "{got} for {source}");
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn packed_bytes_are_the_same_matrix_on_any_threads() {
+    let threads = Cpu::new(&crate::CpuConfig { threads: 3, ..Default::default() }).unwrap();
+    for (outputs, inputs) in SHAPES {
+        let source = values(outputs * inputs, 8);
+        for storage in [Storage::F32, Storage::Bf16, Storage::Int8] {
+            let matrix = Matrix::from_values(&Cpu::serial(), outputs, inputs, storage, &source);
+            let other = Matrix::from_values(&threads, outputs, inputs, storage, &source);
+            assert!(matrix.packed() == other.packed());
+            let data = Buffer::read(&mut matrix.packed(), matrix.bytes()).unwrap();
+            let copy = Matrix::from_packed(outputs, inputs, storage, data).unwrap();
+            assert_eq!(row(&copy, outputs - 1), row(&matrix, outputs - 1));
+        }
+    }
+}
+
+#[test]
+fn bytes_of_another_length_are_refused() {
+    for (outputs, inputs) in SHAPES {
+        for storage in [Storage::F32, Storage::Bf16, Storage::Int8] {
+            let expected = Matrix::packed_len(outputs, inputs, storage);
+            for found in [0, 1, 64, expected - 1, expected + 1, expected + 64, 2 * expected] {
+                let refused = Matrix::from_packed(outputs, inputs, storage, Buffer::zeroed(found)).err();
+                let length = PackedError::Length { outputs, inputs, expected, found };
+                assert_eq!(refused, (found != expected).then_some(length));
+            }
+        }
+    }
+    let most = usize::MAX;
+    for (outputs, inputs) in [(most, most), (most, 1), (1, most), (most / 2, 2), (1 << 40, 1 << 40)] {
+        for storage in [Storage::F32, Storage::Bf16, Storage::Int8] {
+            assert!(Matrix::from_packed(outputs, inputs, storage, Buffer::zeroed(64)).is_err());
+        }
+    }
+    let empty = Matrix::from_packed(0, 4, Storage::F32, Buffer::zeroed(0)).err();
+    assert_eq!(empty, Some(PackedError::Empty { outputs: 0, inputs: 4 }));
+}
+
+#[test]
+fn int8_cuts_nothing_off_at_the_ends_of_its_range() {
+    let cpu = Cpu::serial();
+    for magnitude in [1e-12, 3e-8, 1e-6, 7.5e-6, 1e-5, 1e-3, 1.0, 1e4, 8e6] {
+        let source = [magnitude, -magnitude, 0.0, magnitude / 3.0];
+        let got = row(&Matrix::from_values(&cpu, 1, 4, Storage::Int8, &source), 0);
+        // Half a step of the scale; an f16 has no scale below 6e-8.
+        let step = (magnitude / 127.0).max(1.2e-7);
+        for (got, source) in got.iter().zip(source) {
+            assert!((got - source).abs() <= step, "{got} for {source}");
+        }
+    }
+    for source in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX] {
+        let got = row(&Matrix::from_values(&cpu, 1, 3, Storage::Int8, &[1.0, source, 2.0]), 0);
+        assert!(got.iter().all(|value| !value.is_finite()), "{got:?}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "row 3 of a matrix of 3")]
+fn a_row_behind_the_last_one_is_not_read_from_the_padding() {
+    Matrix::from_values(&Cpu::serial(), 3, 2, Storage::F32, &[0.0; 6]).read_row(3, &mut [0.0; 2]);
+}
