@@ -56,6 +56,9 @@ pub struct EngineConfig {
 pub struct GrammarConfig {
     /// Threads that compile grammars and compute masks of allowed tokens. With two or more, one never compiles.
     pub threads: usize,
+    /// Address space for each one's stack: parsers call themselves as deep as `source_bytes_max` lets a text be nested,
+    /// and a stack that overflows ends the process. Only what is used takes memory.
+    pub stack_bytes: usize,
     /// Of a schema, expression or grammar.
     pub source_bytes_max: usize,
     /// Symbols in the productions of a compiled grammar.
@@ -76,6 +79,7 @@ impl Default for GrammarConfig {
     fn default() -> Self {
         Self {
             threads: 2,
+            stack_bytes: 256 << 20,
             source_bytes_max: 64 << 10,
             symbols_max: 100_000,
             compile_fuel: 1_000_000,
