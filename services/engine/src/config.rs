@@ -50,6 +50,9 @@ pub struct EngineConfig {
     pub step_failures_max: u32,
 }
 
+/// Stack that a byte of a hostile grammar may need (a test in `grammar/tests.rs` holds this).
+const STACK_PER_SOURCE_BYTE: usize = 1024;
+
 /// What structured output may cost. The measures are llguidance's; what goes beyond one of them is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -136,6 +139,11 @@ impl EngineConfig {
         }
         if self.speculative_ngram_min > self.speculative_ngram_max {
             return Err("speculative_ngram_min must be at most speculative_ngram_max".to_owned());
+        }
+        if self.grammar.stack_bytes / STACK_PER_SOURCE_BYTE < self.grammar.source_bytes_max {
+            return Err(format!(
+                "grammar.stack_bytes must be {STACK_PER_SOURCE_BYTE} times grammar.source_bytes_max or more"
+            ));
         }
         Ok(())
     }

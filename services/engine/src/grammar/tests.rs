@@ -21,8 +21,9 @@ impl World {
     fn new(config: GrammarConfig) -> Self {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../adapters/seed/base");
         let text = TextModel::load(&dir).expect("the shipped tokenizer loads");
-        let (sender, done) = mpsc::channel();
-        let done_now = move || sender.send(()).unwrap_or_default();
+        let (sender, done) = mpsc::sync_channel(1);
+        // One call that is waiting says all that a second one would.
+        let done_now = move || sender.try_send(()).unwrap_or_default();
         let grammars = Grammars::start(&config, text.clone(), VOCAB, vec![EOS], done_now).expect("threads");
         Self { grammars, text, done }
     }
