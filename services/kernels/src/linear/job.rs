@@ -1,7 +1,5 @@
 //! What one task of a product is: some rows of an input, some panels of a matrix, and where the results go.
 
-#![expect(clippy::needless_range_loop, reason = "several arrays share an index")]
-
 #[cfg(target_arch = "x86_64")]
 mod tiled;
 
