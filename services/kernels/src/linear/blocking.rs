@@ -4,7 +4,7 @@
 //! stay in the second-level cache meanwhile.
 
 use super::job::{Ahead, Job};
-use super::tile::{self, Chain, Grouped};
+use super::tile::{Chain, Grouped};
 
 /// A kernel that does a tile of `R` rows × `P` panels.
 trait Tiles {
@@ -20,12 +20,7 @@ impl<C: Chain> Tiles for ChainTiles<C> {
     #[inline(always)]
     unsafe fn tile<const R: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, ahead: Ahead) {
         // SAFETY: the caller's promise.
-        unsafe {
-            match (R, P) {
-                (9.., 1) => tile::chain::<C, R, P, 4>(job, row, panel, ahead),
-                _ => tile::chain::<C, R, P, 1>(job, row, panel, ahead),
-            }
-        }
+        unsafe { C::tile::<R, P>(job, row, panel, ahead) }
     }
 }
 
@@ -33,7 +28,7 @@ impl<G: Grouped> Tiles for GroupedTiles<G> {
     #[inline(always)]
     unsafe fn tile<const R: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, ahead: Ahead) {
         // SAFETY: the caller's promise.
-        unsafe { tile::grouped::<G, R, P>(job, row, panel, ahead) }
+        unsafe { G::tile::<R, P>(job, row, panel, ahead) }
     }
 }
 
