@@ -50,12 +50,18 @@ pub struct EngineConfig {
     pub step_failures_max: u32,
 }
 
+/// Stack that a byte of a hostile grammar may need (a test in `grammar/tests.rs` holds this).
+const STACK_PER_SOURCE_BYTE: usize = 1024;
+
 /// What structured output may cost. The measures are llguidance's; what goes beyond one of them is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GrammarConfig {
     /// Threads that compile grammars and compute masks of allowed tokens. With two or more, one never compiles.
     pub threads: usize,
+    /// Address space for each one's stack: parsers call themselves as deep as `source_bytes_max` lets a text be nested,
+    /// and a stack that overflows ends the process. Only what is used takes memory.
+    pub stack_bytes: usize,
     /// Of a schema, expression or grammar.
     pub source_bytes_max: usize,
     /// Symbols in the productions of a compiled grammar.
@@ -76,6 +82,7 @@ impl Default for GrammarConfig {
     fn default() -> Self {
         Self {
             threads: 2,
+            stack_bytes: 256 << 20,
             source_bytes_max: 64 << 10,
             symbols_max: 100_000,
             compile_fuel: 1_000_000,
@@ -132,6 +139,11 @@ impl EngineConfig {
         }
         if self.speculative_ngram_min > self.speculative_ngram_max {
             return Err("speculative_ngram_min must be at most speculative_ngram_max".to_owned());
+        }
+        if self.grammar.stack_bytes / STACK_PER_SOURCE_BYTE < self.grammar.source_bytes_max {
+            return Err(format!(
+                "grammar.stack_bytes must be {STACK_PER_SOURCE_BYTE} times grammar.source_bytes_max or more"
+            ));
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use domain::Sampling;
+use kernels::{all_finite, argmax, exp_weights, log_sum_exp, top_k};
 
 pub use mask::TokenMask;
 
@@ -62,18 +63,19 @@ impl Sampler {
 
     /// As [`Sampler::choose`], with all that may matter at a place. Log-probabilities are those without the mask.
     pub fn choose_at(&self, place: &Place<'_>, logits: &[f32]) -> Result<Sampled, NonFinite> {
-        if !logits.iter().all(|logit| logit.is_finite()) {
-            return Err(NonFinite);
-        }
+        let best = argmax(logits).ok_or(NonFinite)?;
         let mut changed = self.penalised(place.ahead, logits);
         if let Some(allowed) = place.allowed {
             allowed.apply(changed.get_or_insert_with(|| logits.to_vec()));
         }
-        let id = self.pick(changed.as_deref().unwrap_or(logits), place.position);
+        let id = match changed {
+            Some(changed) => self.pick(&changed, likeliest(&changed), place.position),
+            None => self.pick(logits, best, place.position),
+        };
         let Some(wanted) = self.logprobs else { return Ok(Sampled { id, logprob: None, top: Vec::new() }) };
         let total = log_sum_exp(logits);
         let logprob = |id: u32| (f64::from(logits[id as usize]) - total) as f32;
-        let top = largest(logits, wanted as usize).into_iter().map(|id| (id, logprob(id))).collect();
+        let top = top_k(logits, wanted as usize).into_iter().map(|id| (id, logprob(id))).collect();
         Ok(Sampled { id, logprob: Some(logprob(id)), top })
     }
 
@@ -104,23 +106,27 @@ impl Sampler {
         Some(changed)
     }
 
-    fn pick(&self, logits: &[f32], position: usize) -> u32 {
+    /// `best` is the place of the largest logit.
+    fn pick(&self, logits: &[f32], best: usize, position: usize) -> u32 {
         if self.sampling.temperature == 0.0 {
-            return largest(logits, 1).first().copied().unwrap_or_default();
+            return best as u32;
         }
-        draw(&self.candidates(logits), philox::uniform(self.sampling.seed, position as u64))
+        draw(&self.candidates(logits, logits[best]), philox::uniform(self.sampling.seed, position as u64))
     }
 
     /// Ids with their weights: `exp` of the logit over the temperature, then `top_k`, `top_p`, `min_p` in the order of
     /// `transformers`. In descending order where `top_k` or `top_p` asks for it, else by id.
-    fn candidates(&self, logits: &[f32]) -> Vec<(u32, f64)> {
-        let Sampling { temperature, top_k, top_p, min_p, .. } = self.sampling;
-        let best = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-        let weight = |logit: f32| ((f64::from(logit) - best) / f64::from(temperature)).exp();
-        let mut candidates: Vec<_> = if top_k > 0 && (top_k as usize) < logits.len() {
-            largest(logits, top_k as usize).into_iter().map(|id| (id, weight(logits[id as usize]))).collect()
+    fn candidates(&self, logits: &[f32], best: f32) -> Vec<(u32, f64)> {
+        let Sampling { temperature, top_k: k, top_p, min_p, .. } = self.sampling;
+        let mut weights = Vec::new();
+        let mut candidates: Vec<_> = if k > 0 && (k as usize) < logits.len() {
+            let ids = top_k(logits, k as usize);
+            let kept: Vec<f32> = ids.iter().map(|id| logits[*id as usize]).collect();
+            exp_weights(&kept, best, temperature, &mut weights);
+            ids.into_iter().zip(weights).collect()
         } else {
-            (0..).zip(logits.iter().map(|logit| weight(*logit))).collect()
+            exp_weights(logits, best, temperature, &mut weights);
+            (0..).zip(weights).collect()
         };
         if top_p < 1.0 {
             keep_top_p(&mut candidates, f64::from(top_p));
@@ -133,34 +139,15 @@ impl Sampler {
 
 /// Natural logarithm of the probability of `id` under `[vocab]` logits.
 pub fn log_probability(logits: &[f32], id: u32) -> Result<f32, NonFinite> {
-    if !logits.iter().all(|logit| logit.is_finite()) {
+    if !all_finite(logits) {
         return Err(NonFinite);
     }
     logits.get(id as usize).map(|logit| (f64::from(*logit) - log_sum_exp(logits)) as f32).ok_or(NonFinite)
 }
 
-fn log_sum_exp(logits: &[f32]) -> f64 {
-    let best = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    best + logits.iter().map(|logit| (f64::from(*logit) - best).exp()).sum::<f64>().ln()
-}
-
-/// The `n` ids with the largest logits, largest first, the lower id first among equals.
-fn largest(logits: &[f32], n: usize) -> Vec<u32> {
-    // Adding zero makes −0 equal to 0.
-    let order = |a: &u32, b: &u32| (logits[*b as usize] + 0.0).total_cmp(&(logits[*a as usize] + 0.0)).then(a.cmp(b));
-    if n == 1 {
-        return (0..logits.len() as u32).min_by(order).into_iter().collect();
-    }
-    let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
-    if n == 0 {
-        return Vec::new();
-    }
-    if n < ids.len() {
-        ids.select_nth_unstable_by(n, order);
-        ids.truncate(n);
-    }
-    ids.sort_unstable_by(order);
-    ids
+/// Place of the largest logit, the lowest among equals. Penalties may have made one infinite.
+fn likeliest(logits: &[f32]) -> usize {
+    argmax(logits).unwrap_or_else(|| top_k(logits, 1).first().map_or(0, |id| *id as usize))
 }
 
 /// Keeps the smallest set of tokens whose probability reaches `top_p`; at least one.

@@ -231,13 +231,13 @@ impl<A> Scheduler<A> {
     /// only blocks that no running sequence needs for its next token.
     fn draft(&mut self, slices: &[Slice]) {
         let mut rows: usize = slices.iter().map(|slice| slice.tokens).sum();
+        if self.speculation.tokens_max == 0 || rows >= self.speculation.rows_max {
+            return;
+        }
         let promised: usize = self.running.iter().map(Sequence::missing_blocks).sum();
         for slice in slices {
-            let room = self.speculation.rows_max.saturating_sub(rows);
+            let room = self.speculation.rows_max - rows;
             let sequence = &mut self.running[slice.index];
-            if room == 0 || self.speculation.tokens_max == 0 {
-                return;
-            }
             // Which tokens a grammar allows behind a guess is not known in time.
             if sequence.remaining() != 1 || sequence.guide.is_some() || !sequence.draft.is_due() {
                 continue;

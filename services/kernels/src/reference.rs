@@ -1,16 +1,6 @@
 //! What the tests of this crate share: seeded values and a comparison with a stated tolerance.
 
-use crate::cpu::{Cpu, CpuConfig};
-use crate::isa::Isa;
-
-/// Calls `test` with each instruction set of this machine, on one thread and on three.
-pub fn each_cpu(mut test: impl FnMut(&Cpu)) {
-    for isa in Isa::available() {
-        for threads in [1, 3] {
-            test(&Cpu::new(&CpuConfig { threads, isa: Some(isa), spin_us: 0, pin: false }).unwrap());
-        }
-    }
-}
+use crate::{Cpu, CpuConfig, Isa};
 
 /// `count` seeded values in `[-1, 1)`.
 pub fn values(count: usize, seed: u64) -> Vec<f32> {
@@ -55,6 +45,11 @@ pub fn cpus(threads: usize) -> Vec<Cpu> {
     let cpu = |isa| Cpu::new(&CpuConfig { threads, isa: Some(isa), ..CpuConfig::default() }).unwrap();
     let emulated = Cpu::with_tiles(threads).filter(|_| Isa::best() < Isa::Amx);
     Isa::available().into_iter().map(cpu).chain(emulated).collect()
+}
+
+/// Calls `test` with each instruction set of this machine, on one thread and on three.
+pub fn each_cpu(test: impl FnMut(&Cpu)) {
+    cpus(1).iter().chain(&cpus(3)).for_each(test);
 }
 
 /// Rounded to bf16.

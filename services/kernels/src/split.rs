@@ -20,15 +20,6 @@ impl<'a, T> Split<'a, T> {
         Split { data: values.as_mut_ptr(), length: values.len(), lifetime: PhantomData }
     }
 
-    pub fn len(&self) -> usize {
-        self.length
-    }
-
-    /// The first element: for parts that are no ranges. Whoever writes through it keeps to the contract of [`Split::part`].
-    pub fn pointer(&self) -> *mut T {
-        self.data
-    }
-
     /// # Safety
     /// Parts that are in use at one time do not overlap.
     ///
@@ -44,7 +35,6 @@ impl<'a, T> Split<'a, T> {
     ///
     /// # Panics
     /// If the range is outside of the slice.
-    #[cfg(target_arch = "x86_64")] // kernels on tiles
     pub fn address(&self, range: Range<usize>) -> *mut T {
         assert!(range.start <= range.end && range.end <= self.length, "a part of the slice");
         self.data.wrapping_add(range.start)

@@ -187,7 +187,7 @@ async fn an_answer_has_the_form_that_was_asked_for() {
     };
     let schema = r#"{"type": "object", "properties": {"code": {"enum": ["E-17", "F-20"]}, "known": {"type": "boolean"}},
         "required": ["code", "known"], "additionalProperties": false}"#;
-    let request = formed(Format::JsonSchema(schema.to_owned()), 60).await;
+    let request = formed(Format::JsonSchema(schema.to_owned()), 200).await;
     let (text, end) = served.answer(request).await.expect("it answers");
     assert_eq!(end.finish.expect("last").reason(), v1::FinishReason::Eos);
     let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");

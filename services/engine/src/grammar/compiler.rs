@@ -16,8 +16,9 @@ use crate::text::TextModel;
 
 /// Between the tokens of JSON: enough to indent, and not so much that a weak model fills its answer with it.
 const JSON_WHITESPACE: &str = r"[ \n\r\t]{1,20}";
-/// Of the library's words that are passed on.
-const MESSAGE_CHARS_MAX: usize = 300;
+/// Of the library's words that are passed on. They repeat what was sent, in lines that may be as long as that.
+const MESSAGE_LINES_MAX: usize = 6;
+const LINE_CHARS_MAX: usize = 160;
 
 /// Makes matchers for one vocabulary.
 pub(super) struct Compiler {
@@ -76,7 +77,22 @@ pub(super) fn refused(why: impl ToString) -> Fault {
         tracing::error!(error = why, "the grammar library crashed");
         return Fault::invalid(FIELD, "this grammar cannot be served");
     }
-    Fault::invalid(FIELD, why.chars().take(MESSAGE_CHARS_MAX).collect::<String>())
+    if why.starts_with("NoExtensionBias") {
+        return Fault::invalid(FIELD, "allows no further text");
+    }
+    let lines = why.lines().filter(|line| !line.starts_with("<non-verbose"));
+    let text = lines.take(MESSAGE_LINES_MAX).map(shortened).collect::<Vec<_>>().join("\n");
+    Fault::invalid(FIELD, text)
+}
+
+/// The beginning and the end of a long line.
+fn shortened(line: &str) -> String {
+    let half = LINE_CHARS_MAX / 2;
+    let chars: Vec<char> = line.chars().collect();
+    if chars.len() <= LINE_CHARS_MAX {
+        return line.to_owned();
+    }
+    chars[..half].iter().chain(&[' ', '…', ' ']).chain(&chars[chars.len() - half..]).collect()
 }
 
 /// The tokens that may come next: where the answer is complete, the end-of-sequence tokens alone.

@@ -76,7 +76,8 @@ impl Grammars {
         });
         let spawn = |n| {
             let desk = Arc::clone(&desk);
-            std::thread::Builder::new().name(format!("grammar-{n}")).spawn(move || desk.run())
+            let thread = std::thread::Builder::new().name(format!("grammar-{n}")).stack_size(config.stack_bytes);
+            thread.spawn(move || desk.run())
         };
         let threads = (0..config.threads).map(spawn).collect::<Result<_, _>>()?;
         Ok(Self { desk, threads })

@@ -1,9 +1,8 @@
 use half::bf16;
 
 use super::*;
-use crate::cpu::CpuConfig;
 use crate::kv_blocks::KvStorage;
-use crate::reference::{assert_close, assert_same_bits, values};
+use crate::reference::{assert_close, assert_same_bits, cpus, values};
 
 const SHAPE: AttentionShape = AttentionShape { heads: 6, kv_heads: 2, head_dim: 40, scale: 0.2, window: None };
 const STORAGES: [KvStorage; 2] = [KvStorage::F32, KvStorage::Bf16];
@@ -13,11 +12,6 @@ struct Sequence {
     k: Vec<f32>,
     v: Vec<f32>,
     blocks: Vec<BlockId>,
-}
-
-fn cpus(threads: usize) -> Vec<Cpu> {
-    let cpu = |isa| Cpu::new(&CpuConfig { threads, isa: Some(isa), spin_us: 0, pin: false }).unwrap();
-    Isa::available().into_iter().map(cpu).collect()
 }
 
 fn place(blocks: &[BlockId], t: usize) -> (BlockId, usize) {

@@ -3,6 +3,8 @@
 //! A query's operations and their order follow from its position alone. Queries that share a pass see all of a block, or
 //! the block is done for each of them by itself: nothing that a query must not see is ever multiplied, not even by zero.
 
+#![expect(clippy::needless_range_loop, reason = "several arrays of registers share an index")]
+
 use std::ops::Range;
 
 use super::kernel::Kernel;

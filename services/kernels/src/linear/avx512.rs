@@ -3,8 +3,8 @@
 use std::arch::x86_64::*;
 
 use super::blocking;
-use super::job::Job;
-use super::tile::{Chain, Grouped};
+use super::job::{Ahead, Job};
+use super::tile::{self, Chain, Grouped};
 use crate::input::Group;
 use crate::matrix::{PANEL, Storage};
 
@@ -85,6 +85,12 @@ impl Chain for F32 {
     fn prefetch(line: *const u8) {
         prefetch(line);
     }
+
+    #[inline(always)]
+    unsafe fn tile<const R: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, ahead: Ahead) {
+        // SAFETY: the caller's promise.
+        unsafe { chain_tile::<Self, R, P>(job, row, panel, ahead) }
+    }
 }
 
 struct WidenedBf16;
@@ -129,6 +135,12 @@ impl Chain for WidenedBf16 {
     fn prefetch(line: *const u8) {
         prefetch(line);
     }
+
+    #[inline(always)]
+    unsafe fn tile<const R: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, ahead: Ahead) {
+        // SAFETY: the caller's promise.
+        unsafe { chain_tile::<Self, R, P>(job, row, panel, ahead) }
+    }
 }
 
 struct Bf16;
@@ -168,6 +180,12 @@ impl Chain for Bf16 {
     #[inline(always)]
     fn prefetch(line: *const u8) {
         prefetch(line);
+    }
+
+    #[inline(always)]
+    unsafe fn tile<const R: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, ahead: Ahead) {
+        // SAFETY: the caller's promise.
+        unsafe { bf16_tile::<Self, R, P>(job, row, panel, ahead) }
     }
 }
 
@@ -226,4 +244,36 @@ impl Grouped for Int8 {
     fn prefetch(line: *const u8) {
         prefetch(line);
     }
+
+    #[inline(always)]
+    unsafe fn tile<const R: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, ahead: Ahead) {
+        // SAFETY: the caller's promise.
+        unsafe { grouped_tile::<Self, R, P>(job, row, panel, ahead) }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
+#[inline(never)]
+unsafe fn chain_tile<C: Chain, const R: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, ahead: Ahead) {
+    // SAFETY: the caller's promise.
+    unsafe { tile::chain::<C, R, P>(job, row, panel, ahead) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
+#[inline(never)]
+unsafe fn grouped_tile<G: Grouped, const R: usize, const P: usize>(
+    job: &Job<'_>,
+    row: usize,
+    panel: usize,
+    ahead: Ahead,
+) {
+    // SAFETY: the caller's promise.
+    unsafe { tile::grouped::<G, R, P>(job, row, panel, ahead) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
+#[inline(never)]
+unsafe fn bf16_tile<C: Chain, const R: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, ahead: Ahead) {
+    // SAFETY: the caller's promise.
+    unsafe { tile::chain::<C, R, P>(job, row, panel, ahead) }
 }

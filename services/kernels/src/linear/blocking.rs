@@ -4,7 +4,7 @@
 //! stay in the second-level cache meanwhile.
 
 use super::job::{Ahead, Job};
-use super::tile::{self, Chain, Grouped};
+use super::tile::{Chain, Grouped};
 
 /// A kernel that does a tile of `R` rows × `P` panels.
 trait Tiles {
@@ -20,12 +20,7 @@ impl<C: Chain> Tiles for ChainTiles<C> {
     #[inline(always)]
     unsafe fn tile<const R: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, ahead: Ahead) {
         // SAFETY: the caller's promise.
-        unsafe {
-            match (R, P) {
-                (9.., 1) => tile::chain::<C, R, P, 4>(job, row, panel, ahead),
-                _ => tile::chain::<C, R, P, 1>(job, row, panel, ahead),
-            }
-        }
+        unsafe { C::tile::<R, P>(job, row, panel, ahead) }
     }
 }
 
@@ -33,7 +28,7 @@ impl<G: Grouped> Tiles for GroupedTiles<G> {
     #[inline(always)]
     unsafe fn tile<const R: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, ahead: Ahead) {
         // SAFETY: the caller's promise.
-        unsafe { tile::grouped::<G, R, P>(job, row, panel, ahead) }
+        unsafe { G::tile::<R, P>(job, row, panel, ahead) }
     }
 }
 
@@ -46,6 +41,8 @@ pub unsafe fn wide_chain<C: Chain>(job: &Job<'_>) {
     // SAFETY: the caller's promise.
     unsafe {
         match job.rows.len() {
+            // Short panels are one stream, which tiles that follow each other read in order.
+            1 if job.lines.len() <= SHORT => blocks::<ChainTiles<C>, 1, 2>(job),
             1 => blocks::<ChainTiles<C>, 1, 8>(job),
             9..=16 => blocks::<ChainTiles<C>, 8, 2>(job),
             _ => blocks::<ChainTiles<C>, 8, 3>(job),
@@ -63,6 +60,8 @@ pub unsafe fn wide_grouped<G: Grouped>(job: &Job<'_>) {
     unsafe {
         match job.rows.len() {
             1 => blocks::<GroupedTiles<G>, 1, 4>(job),
+            2..=48 => blocks::<GroupedTiles<G>, 8, 2>(job),
+            // All sums in registers, which pays where weights come from the cache.
             _ => blocks::<GroupedTiles<G>, 6, 2>(job),
         }
     }
@@ -110,23 +109,22 @@ unsafe fn blocks<T: Tiles, const R: usize, const P: usize>(job: &Job<'_>) {
 unsafe fn row_blocks<T: Tiles, const R: usize, const P: usize>(job: &Job<'_>, panel: usize) {
     const { assert!(R <= 8, "the rows that are left over are up to seven") };
     let (first, stride) = job.weights(panel);
+    let far = job.rows.len() >= 2 * R;
+    let mut ahead = if far {
+        Ahead { first: first.wrapping_add(P * stride), stride: 0 }
+    } else {
+        Ahead { first: first.wrapping_add(AHEAD), stride }
+    };
     let mut row = job.rows.start;
-    let one_pass = job.rows.len() <= R;
     // SAFETY: the caller's promise.
     unsafe {
-        let mut ahead = Ahead { first: first.wrapping_add(AHEAD), stride };
-        if !one_pass {
-            // Each pass fetches one of the panels that come next.
-            ahead = Ahead { first: first.wrapping_add(P * stride), stride: 0 };
-        }
         while row + R <= job.rows.end {
             T::tile::<R, P>(job, row, panel, ahead);
             row += R;
-            if !one_pass {
-                ahead.first = ahead.first.wrapping_add(stride);
-                if row >= job.rows.start + P * R {
-                    ahead.first = first;
-                }
+            if far {
+                // Each pass fetches one of the panels that come next, and those behind the last one fetch nothing new.
+                let next = row < job.rows.start + P * R;
+                ahead.first = if next { ahead.first.wrapping_add(stride) } else { first };
             }
         }
         if R == 1 {
@@ -145,5 +143,7 @@ unsafe fn row_blocks<T: Tiles, const R: usize, const P: usize>(job: &Job<'_>, pa
     }
 }
 
-/// Bytes that are fetched ahead where the rows pass in one go.
+/// Lines of panels that are short: those of low ranks.
+const SHORT: usize = 64;
+/// Bytes that are fetched ahead where the rows pass in one go or two.
 const AHEAD: usize = 4096;

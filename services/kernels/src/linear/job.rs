@@ -69,12 +69,6 @@ impl<'a> Job<'a> {
         let (values, scales) = matrix.packed().split_at(layout.values_bytes());
         assert!(panels.end <= layout.panels, "panels of the matrix");
         assert!(x_rows.is_none_or(|list| rows.end <= list.len()), "rows of the input");
-        let last = match target.rows {
-            None => rows.end.saturating_sub(1),
-            Some(list) => list[rows.clone()].iter().copied().max().unwrap_or(0),
-        };
-        assert!(rows.is_empty() || target.first + last * target.stride + target.width <= target.y.len(), "rows of the result");
-        assert!(rows.is_empty() || panels.is_empty() || (panels.end - 1) * PANEL < target.width, "panels of the result");
         Job { x, x_rows, layout, values, scales, rows, panels, lines: 0..layout.lines(), target }
     }
 
@@ -122,23 +116,45 @@ impl<'a> Job<'a> {
         self.lines.start / LINES..self.lines.end / LINES
     }
 
-    /// Hands over the sums of one row and one panel.
+    /// Hands over the sums of `R` rows and `P` panels.
     #[inline(always)]
-    pub fn put(&self, row: usize, panel: usize, sums: [f32; PANEL]) {
+    pub fn put<const R: usize, const P: usize>(&self, row: usize, panel: usize, sums: [[[f32; PANEL]; P]; R]) {
         let Target { y, first, stride, width, rows, add } = self.target;
-        let row = first + rows.map_or(row, |rows| rows[row]) * stride;
         let output = panel * PANEL;
-        // SAFETY: inside of `y` (asserted by `new`), and this job's alone, by the promise of `new`'s caller.
-        let y = unsafe { y.pointer().add(row + output) };
-        if output + PANEL > width {
-            // SAFETY: as above.
-            return put_part(unsafe { std::slice::from_raw_parts_mut(y, width - output) }, &sums, add);
+        let end = (output + P * PANEL).min(width);
+        let mut at: [*mut f32; R] = [std::ptr::null_mut(); R];
+        for r in 0..R {
+            let row = first + rows.map_or(row + r, |rows| rows[row + r]) * stride;
+            at[r] = y.address(row + output..row + end);
         }
-        // SAFETY: as above.
-        let y = unsafe { &mut *y.cast::<[f32; PANEL]>() };
+        if end < output + P * PANEL {
+            for r in 0..R {
+                for p in 0..P {
+                    let (sums, count) = (sums[r][p], (end - output).saturating_sub(p * PANEL).min(PANEL));
+                    // SAFETY: as below, for the elements that there are.
+                    let y = unsafe { std::slice::from_raw_parts_mut(at[r].wrapping_add(p * PANEL), count) };
+                    put_part(y, &sums, add);
+                }
+            }
+            return;
+        }
+        // Apart from each other, so that sums go from registers to memory without a look at each.
         match add {
-            None => *y = sums,
-            Some(scale) => add_scaled(y, &sums, scale),
+            None => {
+                for r in 0..R {
+                    // SAFETY: `P` panels of the row are inside of `y`, and this job's alone, by the promise of `new`'s caller.
+                    unsafe { *at[r].cast() = sums[r] };
+                }
+            }
+            Some(scale) => {
+                for r in 0..R {
+                    // SAFETY: as above.
+                    let y = unsafe { &mut *at[r].cast::<[[f32; PANEL]; P]>() };
+                    for p in 0..P {
+                        add_scaled(&mut y[p], &sums[r][p], scale);
+                    }
+                }
+            }
         }
     }
 

@@ -2,8 +2,8 @@
 use half::f16;
 
 use super::blocking;
-use super::job::Job;
-use super::tile::{Chain, Grouped};
+use super::job::{Ahead, Job};
+use super::tile::{self, Chain, Grouped};
 use crate::input::Group;
 use crate::matrix::{LINE, PANEL, Storage};
 
@@ -54,6 +54,12 @@ impl Chain for F32 {
 
     #[inline(always)]
     fn prefetch(_: *const u8) {}
+
+    #[inline(always)]
+    unsafe fn tile<const R: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, ahead: Ahead) {
+        // SAFETY: the caller's promise.
+        unsafe { chain_tile::<Self, R, P>(job, row, panel, ahead) }
+    }
 }
 
 struct Bf16;
@@ -94,6 +100,12 @@ impl Chain for Bf16 {
 
     #[inline(always)]
     fn prefetch(_: *const u8) {}
+
+    #[inline(always)]
+    unsafe fn tile<const R: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, ahead: Ahead) {
+        // SAFETY: the caller's promise.
+        unsafe { chain_tile::<Self, R, P>(job, row, panel, ahead) }
+    }
 }
 
 struct Int8;
@@ -153,4 +165,27 @@ impl Grouped for Int8 {
 
     #[inline(always)]
     fn prefetch(_: *const u8) {}
+
+    #[inline(always)]
+    unsafe fn tile<const R: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, ahead: Ahead) {
+        // SAFETY: the caller's promise.
+        unsafe { grouped_tile::<Self, R, P>(job, row, panel, ahead) }
+    }
+}
+
+#[inline(never)]
+unsafe fn chain_tile<C: Chain, const R: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, ahead: Ahead) {
+    // SAFETY: the caller's promise.
+    unsafe { tile::chain::<C, R, P>(job, row, panel, ahead) }
+}
+
+#[inline(never)]
+unsafe fn grouped_tile<G: Grouped, const R: usize, const P: usize>(
+    job: &Job<'_>,
+    row: usize,
+    panel: usize,
+    ahead: Ahead,
+) {
+    // SAFETY: the caller's promise.
+    unsafe { tile::grouped::<G, R, P>(job, row, panel, ahead) }
 }

@@ -24,6 +24,9 @@ pub trait Chain {
     unsafe fn add(sums: Self::Sums, weights: Self::Weights, x: *const u8) -> Self::Sums;
     fn values(sums: Self::Sums) -> [f32; PANEL];
     fn prefetch(line: *const u8);
+
+    /// [`chain`] as a function of its own for each size of tile: one function with all of them takes minutes to compile.
+    unsafe fn tile<const R: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, ahead: Ahead);
 }
 
 /// Integer sums of int8 products in groups, and f32 sums of the groups. As [`Chain`] otherwise.
@@ -44,69 +47,44 @@ pub trait Grouped {
     unsafe fn combine(sums: Self::Sums, partial: Self::Partial, scales: Self::Scales, group: Group) -> Self::Sums;
     fn values(sums: Self::Sums) -> [f32; PANEL];
     fn prefetch(line: *const u8);
+
+    /// [`grouped`], as [`Chain::tile`].
+    unsafe fn tile<const R: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, ahead: Ahead);
 }
 
-/// `R` rows from `row` on × `P` panels from `panel` on, `U` lines at a time.
+/// `R` rows from `row` on × `P` panels from `panel` on.
 #[inline(always)]
-pub unsafe fn chain<C: Chain, const R: usize, const P: usize, const U: usize>(
-    job: &Job<'_>,
-    row: usize,
-    panel: usize,
-    ahead: Ahead,
-) {
+pub unsafe fn chain<C: Chain, const R: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, ahead: Ahead) {
     let (weights, panel_bytes) = job.weights(panel);
     let mut x = [std::ptr::null(); R];
     for r in 0..R {
         x[r] = job.activations(row + r, C::LINE_BYTES);
     }
-    let lines = job.lines.len();
     let mut sums = [[C::zero(); P]; R];
-    let mut line = 0;
-    while line + U <= lines {
-        // SAFETY: the lines are inside of the job.
-        unsafe { lines_of_chain::<C, R, P, U>(&mut sums, &x, weights, panel_bytes, line, ahead) };
-        line += U;
-    }
-    while line < lines {
-        // SAFETY: as above.
-        unsafe { lines_of_chain::<C, R, P, 1>(&mut sums, &x, weights, panel_bytes, line, ahead) };
-        line += 1;
-    }
-    for r in 0..R {
-        for p in 0..P {
-            job.put(row + r, panel + p, C::values(sums[r][p]));
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn lines_of_chain<C: Chain, const R: usize, const P: usize, const U: usize>(
-    sums: &mut [[C::Sums; P]; R],
-    x: &[*const u8; R],
-    weights: *const u8,
-    panel_bytes: usize,
-    line: usize,
-    ahead: Ahead,
-) {
-    // SAFETY: the caller's lines are inside of the panels and of the rows.
-    unsafe {
-        let first = weights.add(line * LINE);
-        let mut loaded = [[C::load(first); P]; U];
-        for u in 0..U {
+    for line in 0..job.lines.len() {
+        // SAFETY: the lines are inside of the job, and so are the rows.
+        unsafe {
+            let first = weights.add(line * LINE);
+            let mut loaded = [C::load(first); P];
             for p in 0..P {
-                C::prefetch(ahead.first.wrapping_add((line + u) * LINE + p * ahead.stride));
-                loaded[u][p] = C::load(first.add(p * panel_bytes + u * LINE));
+                C::prefetch(ahead.first.wrapping_add(line * LINE + p * ahead.stride));
+                loaded[p] = C::load(first.add(p * panel_bytes));
             }
-        }
-        for r in 0..R {
-            for u in 0..U {
-                let x = x[r].add((line + u) * C::LINE_BYTES);
+            for r in 0..R {
+                let x = x[r].add(line * C::LINE_BYTES);
                 for p in 0..P {
-                    sums[r][p] = C::add(sums[r][p], loaded[u][p], x);
+                    sums[r][p] = C::add(sums[r][p], loaded[p], x);
                 }
             }
         }
     }
+    let mut values = [[[0.0; PANEL]; P]; R];
+    for r in 0..R {
+        for p in 0..P {
+            values[r][p] = C::values(sums[r][p]);
+        }
+    }
+    job.put(row, panel, values);
 }
 
 /// As [`chain`], for int8.
@@ -148,16 +126,21 @@ pub unsafe fn grouped<G: Grouped, const R: usize, const P: usize>(
                 }
             }
             for p in 0..P {
-                let scales = G::load_scales(scales.add(p * panel_scale_bytes + group * 2 * PANEL));
+                let scales = scales.add(p * panel_scale_bytes + group * 2 * PANEL);
+                // Those of the panels that come next: they are a stream of their own, too thin to be foreseen.
+                G::prefetch(scales.wrapping_add(P * panel_scale_bytes));
+                let scales = G::load_scales(scales);
                 for r in 0..R {
                     sums[r][p] = G::combine(sums[r][p], partial[r][p], scales, *groups[r].add(group));
                 }
             }
         }
     }
+    let mut values = [[[0.0; PANEL]; P]; R];
     for r in 0..R {
         for p in 0..P {
-            job.put(row + r, panel + p, G::values(sums[r][p]));
+            values[r][p] = G::values(sums[r][p]);
         }
     }
+    job.put(row, panel, values);
 }

@@ -142,9 +142,7 @@ impl Part<'_> {
             } else {
                 of.scale(&mut sums, even, group - 1);
             }
-            for (r, sum) in sums.into_iter().enumerate() {
-                job.put(row + r, panel, std::mem::transmute::<__m512, [f32; PANEL]>(sum));
-            }
+            job.put(row, panel, sums.map(|sum| [std::mem::transmute::<__m512, [f32; PANEL]>(sum)]));
         }
     }
 }
@@ -173,10 +171,12 @@ impl<const ROWS: usize> Operands<ROWS> {
     }
 
     /// Adds the sums of one group, scaled: with the operations of `avx512`, whose integer sums begin where these end.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    ///
+    /// # Safety
+    /// As [`Part::panel`], into which it is always inlined: the sums are its registers.
+    #[inline(always)]
     unsafe fn scale(&self, sums: &mut [__m512; ROWS], exact: &ExactSums, group: usize) {
-        // SAFETY: a group of the rows and of the panel.
+        // SAFETY: a group of the rows and of the panel, on a processor with the instructions.
         unsafe {
             let w_scales = _mm512_cvtph_ps(_mm256_loadu_si256(self.w_scales.add(group * 2 * PANEL).cast()));
             for (r, sum) in sums.iter_mut().enumerate() {

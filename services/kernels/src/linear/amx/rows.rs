@@ -42,24 +42,26 @@ impl Rows {
             match self.stride {
                 Some(stride) => tiles.load::<A>(self.first[0].add(at), stride),
                 None => {
-                    let mut copy = Copied([[0; ROW_BYTES]; TILE_ROWS]);
-                    self.copy(&mut copy, at, bytes);
+                    let copy = self.copy(at, bytes);
                     tiles.load::<A>(copy.0.as_ptr().cast(), ROW_BYTES);
                 }
             }
         }
     }
 
-    /// Kept out of the loops, which are mostly about rows that follow one another.
+    /// Kept out of the loops, which are about rows that follow one another and keep their sums in registers.
     ///
     /// # Safety
     /// As [`Rows::load`].
+    #[cold]
     #[inline(never)]
-    unsafe fn copy(&self, to: &mut Copied, at: usize, bytes: usize) {
-        for (row, first) in to.0[..self.count].iter_mut().zip(self.first) {
+    unsafe fn copy(&self, at: usize, bytes: usize) -> Copied {
+        let mut copy = Copied([[0; ROW_BYTES]; TILE_ROWS]);
+        for (row, first) in copy.0[..self.count].iter_mut().zip(self.first) {
             // SAFETY: the caller's promise.
             unsafe { first.add(at).copy_to_nonoverlapping(row.as_mut_ptr(), bytes.min(ROW_BYTES)) };
         }
+        copy
     }
 }
 
@@ -85,7 +87,7 @@ pub unsafe fn put<T: Tiles, const C: usize>(tiles: &mut T, job: &Job<'_>, row: u
         let mut sums = Sums([[0.0; TILE_ROWS]; TILE_ROWS]);
         tiles.store::<C>(sums.0.as_mut_ptr().cast(), ROW_BYTES);
         for (r, sums) in sums.0[..count].iter().enumerate() {
-            job.put(row + r, panel, *sums);
+            job.put(row + r, panel, [[*sums]]);
         }
     }
 }
