@@ -1,8 +1,11 @@
 //! Every limit of the engine, by name.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use crate::residents::AdapterKey;
 
 /// Limits and sizes of one engine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +40,14 @@ pub struct EngineConfig {
     pub adapter_loads_max: usize,
     /// Steps that a loaded adapter waits for room before requests that came later get no new adapters.
     pub adapter_patience_steps: u32,
+    /// Loaded at the start and never evicted; together they must fit `adapter_bytes_max`.
+    pub adapter_pins: Vec<AdapterKey>,
+    /// Where packed adapters are kept on disk, a folder that no other process uses; empty keeps none.
+    pub adapter_cache_dir: PathBuf,
+    /// Disk space for them.
+    pub adapter_cache_bytes_max: u64,
+    /// Adapters that wait to be written to disk; one more is not kept this time.
+    pub adapter_cache_writes_max: usize,
     /// What an adapter from the registry is held to.
     pub adapter: adapters::Limits,
     /// Stop strings of one request.
@@ -111,6 +122,10 @@ impl Default for EngineConfig {
             adapter_bytes_max: 1 << 30,
             adapter_loads_max: 2,
             adapter_patience_steps: 64,
+            adapter_pins: Vec::new(),
+            adapter_cache_dir: PathBuf::new(),
+            adapter_cache_bytes_max: 16 << 30,
+            adapter_cache_writes_max: 4,
             adapter: adapters::Limits::default(),
             stop_strings_max: 16,
             stop_string_bytes_max: 256,
@@ -131,6 +146,7 @@ impl EngineConfig {
             ("speculative_ngram_min", self.speculative_ngram_min as u64),
             ("grammar.threads", self.grammar.threads as u64),
             ("adapter_loads_max", self.adapter_loads_max as u64),
+            ("adapter_cache_writes_max", self.adapter_cache_writes_max as u64),
             ("step_failures_max", u64::from(self.step_failures_max)),
         ];
         let wrong: Vec<_> = fields.iter().filter(|(_, value)| *value == 0).map(|(name, _)| *name).collect();

@@ -1,26 +1,28 @@
 //! The thread that owns everything, and the loop that it runs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use domain::{Fault, Reason};
 
+use crate::adapter_cache::AdapterCache;
 use crate::blocks::BlockPool;
 use crate::config::EngineConfig;
 use crate::events::{FinishReason, Usage};
 use crate::grammar::Grammars;
 use crate::handle::EngineHandle;
 use crate::inbox::Inbox;
-use crate::loader::{AdapterSource, Loaded, Loader};
+use crate::loader::{AdapterFault, AdapterSource, Loaded, Loader, LoaderParts};
 use crate::model::Model;
 use crate::prefix_cache::PrefixCache;
 use crate::request::Bounds;
-use crate::residents::Residents;
+use crate::residents::{AdapterKey, Residents};
 use crate::runner::{Outcome, Runner};
 use crate::scheduler::{Scheduler, Slice};
 use crate::sequence::Sequence;
 use crate::speculation::Speculation;
-use crate::status::{Status, StatusBoard, Totals};
+use crate::status::{RosterSender, Status, StatusBoard, Totals};
 use crate::text::TextModel;
 
 /// Why an engine does not start.
@@ -30,6 +32,8 @@ pub enum EngineError {
     Config(String),
     #[error("kv_bytes_max is {given}; one KV block of this model takes {block} bytes")]
     KvMemory { given: u64, block: usize },
+    #[error("the adapter cache {}: {source}", dir.display())]
+    AdapterCache { dir: PathBuf, source: std::io::Error },
     #[error("cannot start a thread: {0}")]
     Thread(#[from] std::io::Error),
 }
@@ -44,6 +48,7 @@ pub struct Engine {
     _grammars: Grammars,
     inbox: Arc<Inbox>,
     board: Arc<StatusBoard>,
+    roster: RosterSender,
     totals: Totals,
     failures_in_a_row: u32,
     config: EngineConfig,
@@ -67,12 +72,22 @@ impl Engine {
             return Err(EngineError::KvMemory { given: config.kv_bytes_max, block });
         }
         let inbox = Arc::new(Inbox::new(config.waiting_max));
-        let board = Arc::new(StatusBoard::default());
+        let EngineConfig { adapter_bytes_max, adapter_loads_max, adapter_patience_steps, .. } = config;
+        let residents = Residents::new(adapter_bytes_max, adapter_loads_max, adapter_patience_steps);
+        let (board, roster) = StatusBoard::new(residents.ready());
+        let board = Arc::new(board);
         let done = {
             let inbox = Arc::clone(&inbox);
             move |loaded| inbox.loaded(loaded)
         };
-        let loader = Loader::start(config.adapter_loads_max, Arc::clone(&model), source, config.adapter.clone(), done)?;
+        let parts = LoaderParts {
+            model: Arc::clone(&model),
+            source,
+            limits: config.adapter.clone(),
+            cache: open_cache(&config)?,
+            bytes_max: config.adapter_bytes_max,
+        };
+        let loader = Loader::start(config.adapter_loads_max, parts, done)?;
         let eos = model.config().eos_token_ids.clone();
         let ends = !eos.is_empty();
         let grammars = {
@@ -84,20 +99,19 @@ impl Engine {
         let pool = BlockPool::new(blocks, config.prefix_cache.then(PrefixCache::new));
         let mut engine = Self {
             scheduler: Scheduler::new(pool, config.running_max, config.prefill_tokens_max, Speculation::of(&config)),
-            residents: Residents::new(
-                config.adapter_bytes_max,
-                config.adapter_loads_max,
-                config.adapter_patience_steps,
-            ),
+            residents,
             runner: Runner::new(Arc::clone(&model), blocks),
             loader,
             _grammars: grammars,
             inbox: Arc::clone(&inbox),
             board: Arc::clone(&board),
+            roster,
             totals: Totals::default(),
             failures_in_a_row: 0,
             config: config.clone(),
         };
+        engine.residents.pin(&engine.config.adapter_pins);
+        engine.provide_adapters();
         engine.report();
         let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(move || engine.run())?;
         let bounds = Bounds {
@@ -141,28 +155,36 @@ impl Engine {
             self.step(&slices);
         }
         self.report();
+        if self.board.roster.take_wanted() {
+            self.roster.send_replace(self.residents.list().into());
+        }
         !(arrivals.stopping && self.scheduler.running().is_empty() && self.scheduler.waiting() == 0)
     }
 
     /// Leases for those that wait; loads for what is not there.
     fn provide_adapters(&mut self) {
         let Self { scheduler, residents, loader, .. } = self;
-        residents.settle(|key| scheduler.waits_for(key).is_some());
+        let given_up = residents.settle(|key| scheduler.waits_for(key).is_some());
         scheduler.lease_adapters(residents);
         while let Some(key) = residents.next_load(|key| scheduler.waits_for(key).is_some()) {
-            if let Some(sequence) = scheduler.waits_for(&key) {
-                loader.load(key, sequence.answer.span());
-            }
+            // A pin is loaded for nobody in particular.
+            let span = scheduler.waits_for(&key).map_or_else(tracing::Span::none, |it| it.answer.span().clone());
+            loader.load(key, &span);
         }
+        given_up.into_iter().for_each(|(key, fault)| self.fail_waiting(&key, &fault));
     }
 
     fn finish_load(&mut self, loaded: Loaded) {
-        let key = loaded.key;
-        if let Err(fault) = self.residents.finish_load(key, loaded.adapter) {
-            let fault = fault.to_fault(&key, self.config.retry_after());
-            for mut sequence in self.scheduler.remove_waiting_for(&key) {
-                sequence.answer.fail(fault.clone());
-            }
+        if let Err(fault) = self.residents.finish_load(loaded.key, loaded.adapter) {
+            self.fail_waiting(&loaded.key, &fault);
+        }
+    }
+
+    /// Ends the requests that wait for an adapter that does not come.
+    fn fail_waiting(&mut self, key: &AdapterKey, fault: &AdapterFault) {
+        let fault = fault.to_fault(key, self.config.retry_after());
+        for mut sequence in self.scheduler.remove_waiting_for(key) {
+            sequence.answer.fail(fault.clone());
         }
     }
 
@@ -262,6 +284,8 @@ impl Engine {
     }
 
     fn report(&mut self) {
+        self.residents.take_back();
+        let adapters = self.residents.counts();
         let pool = self.scheduler.pool();
         self.board.write(Status {
             healthy: self.failures_in_a_row < self.config.step_failures_max,
@@ -271,12 +295,30 @@ impl Engine {
             kv_blocks_total: pool.total(),
             kv_blocks_free: pool.free(),
             kv_blocks_cached: pool.idle(),
-            adapter_bytes: self.residents.bytes(),
+            adapters_ready: adapters.ready,
+            adapters_leased: adapters.leased,
+            adapters_coming: self.residents.coming(),
+            adapter_bytes: adapters.bytes,
             adapter_bytes_max: self.config.adapter_bytes_max,
-            residents: self.residents.status(),
-            totals: Totals { scheduler: self.scheduler.totals(), ..self.totals },
+            totals: Totals {
+                adapter_loads: adapters.loads,
+                adapter_evictions: adapters.evictions,
+                scheduler: self.scheduler.totals(),
+                ..self.totals
+            },
         });
     }
+}
+
+/// The cache on disk, if there is to be one, and how many writes may wait.
+fn open_cache(config: &EngineConfig) -> Result<Option<(Arc<AdapterCache>, usize)>, EngineError> {
+    let dir = &config.adapter_cache_dir;
+    if dir.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let cache = AdapterCache::open(dir, config.adapter_cache_bytes_max)
+        .map_err(|source| EngineError::AdapterCache { dir: dir.clone(), source })?;
+    Ok(Some((Arc::new(cache), config.adapter_cache_writes_max)))
 }
 
 fn fail_broken(sequence: &mut Sequence) {

@@ -13,6 +13,7 @@ use crate::inbox::{Inbox, NotTaken};
 use crate::model::Model;
 use crate::prefix_cache::Scope;
 use crate::request::{Bounds, GenerateRequest};
+use crate::residents::{AdapterKey, ResidentStatus};
 use crate::sequence::Sequence;
 use crate::status::{Status, StatusBoard};
 use crate::text::TextModel;
@@ -76,6 +77,22 @@ impl EngineHandle {
     /// How the engine was doing after its latest step, and how many requests wait now.
     pub fn status(&self) -> Status {
         Status { waiting: self.shared.inbox.waiting(), ..self.shared.board.read() }
+    }
+
+    /// Every adapter in memory or on its way, ordered by tenant and digest. Made by the engine between two steps, only when asked for;
+    /// empty once it has ended.
+    pub async fn residents(&self) -> Arc<[ResidentStatus]> {
+        self.shared.board.roster.read(|| self.shared.inbox.wake()).await
+    }
+
+    /// Whether this adapter is in memory and usable now. Asks nobody and waits for nothing.
+    pub fn is_resident(&self, key: &AdapterKey) -> bool {
+        self.shared.board.ready.contains(key)
+    }
+
+    /// The list that was made last: not new, but had without waiting for a step to end.
+    pub fn latest_residents(&self) -> Arc<[ResidentStatus]> {
+        self.shared.board.roster.latest()
     }
 
     /// Waits until a status fulfils `condition`; false if none did in time. Blocks the thread.

@@ -5,6 +5,7 @@
 //! [`model::Model::forward`] · sample · send. The engine has no clock, no network and no async runtime, and its tokens do not
 //! depend on who else is in the batch.
 
+mod adapter_cache;
 mod answer;
 mod blocks;
 mod checkpoint;
@@ -18,6 +19,7 @@ mod kv;
 mod loader;
 mod lora;
 pub mod model;
+mod packed_adapter;
 mod packed_base;
 mod prefix_cache;
 mod probe;

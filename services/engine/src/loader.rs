@@ -1,17 +1,22 @@
-//! Brings adapters into memory on threads of their own, so that no step waits for a disk or a network. What comes from
-//! storage is not trusted: it is judged again against this base, and its content must be what its name says.
+//! Brings adapters into memory on threads of their own and of low priority, so that no step waits for a disk or a
+//! network: from this machine's cache if it has them, which is one read, else from the registry. What comes from there is
+//! not trusted: it is judged again against this base, and its content must be what its name says. What was judged is
+//! served at once and written to the cache behind everybody's back.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use adapters::{Container, Files, Limits, Refusal};
 use domain::{Detail, Digest, Fault, Reason};
+use kernels::Buffer;
 
+use crate::adapter_cache::{AdapterCache, CacheKey, CacheWriter};
 use crate::model::{Adapter, AdapterLoadError, Model};
-use crate::residents::AdapterKey;
+use crate::packed_adapter::{self, Identity};
+use crate::residents::{AdapterKey, Load};
 
 /// Where adapters come from. `load` is called on a loader thread and may block; it must end, so give it a time limit.
 pub trait AdapterSource: Send + Sync + 'static {
@@ -63,10 +68,21 @@ fn sentences(refusals: &[Refusal]) -> String {
     refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// A finished load, with the memory that the adapter takes.
+/// A finished load.
 pub(crate) struct Loaded {
     pub key: AdapterKey,
-    pub adapter: Result<(Adapter, u64), AdapterFault>,
+    pub adapter: Result<Load<Adapter>, AdapterFault>,
+}
+
+/// What loads are made from and held to.
+pub(crate) struct LoaderParts {
+    pub model: Arc<Model>,
+    pub source: Box<dyn AdapterSource>,
+    pub limits: Limits,
+    /// The cache on disk, and how many images may wait to be written to it.
+    pub cache: Option<(Arc<AdapterCache>, usize)>,
+    /// No larger image is read from disk.
+    pub bytes_max: u64,
 }
 
 /// The loader threads; dropping it waits for the loads under way.
@@ -79,13 +95,21 @@ impl Loader {
     /// `threads` loads at a time; `done` is called on the loader's thread.
     pub fn start(
         threads: usize,
-        model: Arc<Model>,
-        source: Box<dyn AdapterSource>,
-        limits: Limits,
+        parts: LoaderParts,
         done: impl Fn(Loaded) + Send + Sync + 'static,
     ) -> std::io::Result<Self> {
         let (jobs, receiver) = sync_channel(threads);
-        let work = Arc::new(Work { receiver: Mutex::new(receiver), model, source, limits, done });
+        let LoaderParts { model, source, limits, cache, bytes_max } = parts;
+        let rules = packed_adapter::rules(&limits);
+        let cache = match cache {
+            Some((cache, writes_max)) => {
+                let writer = CacheWriter::start(Arc::clone(&cache), writes_max)?;
+                Some(Disk { cache, writer })
+            }
+            None => None,
+        };
+        let receiver = Mutex::new(receiver);
+        let work = Arc::new(Work { receiver, model, source, limits, rules, cache, bytes_max, done });
         let spawn = |n| {
             let work = Arc::clone(&work);
             std::thread::Builder::new().name(format!("adapter-loader-{n}")).spawn(move || work.run())
@@ -98,7 +122,7 @@ impl Loader {
     pub fn load(&self, key: AdapterKey, parent: &tracing::Span) {
         let span = tracing::info_span!(
             parent: parent, "engine.adapter_load",
-            tenant = %key.tenant, digest = %key.digest, bytes = tracing::field::Empty,
+            tenant = %key.tenant, digest = %key.digest, bytes = tracing::field::Empty, from = tracing::field::Empty,
         );
         if let Some(jobs) = &self.jobs
             && jobs.try_send((key, span)).is_err()
@@ -123,25 +147,65 @@ struct Work<D> {
     model: Arc<Model>,
     source: Box<dyn AdapterSource>,
     limits: Limits,
+    /// [`packed_adapter::rules`] of `limits`.
+    rules: u32,
+    cache: Option<Disk>,
+    bytes_max: u64,
     done: D,
+}
+
+struct Disk {
+    cache: Arc<AdapterCache>,
+    writer: CacheWriter<Buffer>,
 }
 
 impl<D: Fn(Loaded)> Work<D> {
     fn run(&self) {
+        kernels::lower_thread_priority();
         loop {
             let job = self.receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok((key, span)) = job else { return };
             let loaded = span.in_scope(|| catch_unwind(AssertUnwindSafe(|| self.load(&key))));
             let adapter = loaded.unwrap_or(Err(AdapterFault::Crashed));
             match &adapter {
-                Ok((_, bytes)) => drop(span.record("bytes", bytes)),
+                Ok(load) => drop(span.record("bytes", load.bytes)),
                 Err(fault) => span.in_scope(|| tracing::warn!(%fault, "adapter not loaded")),
             }
             (self.done)(Loaded { key, adapter });
         }
     }
 
-    fn load(&self, key: &AdapterKey) -> Result<(Adapter, u64), AdapterFault> {
+    fn load(&self, key: &AdapterKey) -> Result<Load<Adapter>, AdapterFault> {
+        let start = Instant::now();
+        let (adapter, from) = match self.read_cached(key) {
+            Some(adapter) => (adapter, "disk"),
+            None => (self.fetch(key)?, "registry"),
+        };
+        tracing::Span::current().record("from", from);
+        let bytes = adapter.bytes() as u64;
+        Ok(Load { adapter, bytes, took: start.elapsed() })
+    }
+
+    /// The image that the cache has of it, if that is sound; a damaged one is thrown away.
+    fn read_cached(&self, key: &AdapterKey) -> Option<Adapter> {
+        let Disk { cache, .. } = self.cache.as_ref()?;
+        let identity = self.identity(key);
+        let place = CacheKey { adapter: *key, storage: identity.storage };
+        let (mut file, length) = cache.find(&place)?;
+        let length = usize::try_from(length).ok().filter(|length| *length as u64 <= self.bytes_max);
+        let image = length.and_then(|length| Buffer::read(&mut file, length).ok());
+        match image.map(|image| Adapter::unpack(&self.model, &identity, image)) {
+            Some(Ok(adapter)) => Some(adapter),
+            unusable => {
+                let damage = unusable.and_then(Result::err).map_or_else(|| "unreadable".into(), |it| it.to_string());
+                tracing::warn!(digest = %key.digest, damage, "an image in the adapter cache cannot be used");
+                cache.discard(&place);
+                None
+            }
+        }
+    }
+
+    fn fetch(&self, key: &AdapterKey) -> Result<Adapter, AdapterFault> {
         let files = self.source.load(key)?;
         let refused = AdapterFault::Refused;
         let weights = Container::parse(files.weights, &self.limits).map_err(|refusal| refused(vec![refusal]))?;
@@ -150,7 +214,31 @@ impl<D: Fn(Loaded)> Work<D> {
             return Err(AdapterFault::OtherDigest { found: plan.digest });
         }
         let adapter = Adapter::load(&self.model, &plan, &weights)?;
-        let bytes = adapter.bytes() as u64;
-        Ok((adapter, bytes))
+        drop(weights);
+        Ok(self.pack(key, adapter))
+    }
+
+    /// The same adapter in one piece, on its way to the cache. What is served from memory now and from disk later is the
+    /// same image.
+    fn pack(&self, key: &AdapterKey, adapter: Adapter) -> Adapter {
+        let identity = self.identity(key);
+        let Some(image) = adapter.pack(&identity) else { return adapter };
+        match Adapter::unpack(&self.model, &identity, image.clone()) {
+            Ok(packed) => {
+                if let Some(Disk { writer, .. }) = &self.cache {
+                    writer.write(CacheKey { adapter: *key, storage: identity.storage }, image);
+                }
+                packed
+            }
+            Err(damage) => {
+                tracing::error!(digest = %key.digest, %damage, "an adapter was packed wrongly");
+                adapter
+            }
+        }
+    }
+
+    fn identity(&self, key: &AdapterKey) -> Identity {
+        let storage = Adapter::storage_number(&self.model);
+        Identity { key: *key, base: self.model.base().digest(), rules: self.rules, storage }
     }
 }

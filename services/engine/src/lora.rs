@@ -2,6 +2,8 @@
 //! Judging an adapter is the `adapters` crate's work; what arrives here has a plan already.
 
 mod load;
+mod pack;
+mod unpack;
 
 use domain::Digest;
 use kernels::{Lora, Matrix};
@@ -78,6 +80,10 @@ impl Adapter {
 }
 
 impl LinearChange {
+    fn is_empty(&self) -> bool {
+        self.lora.is_none() && self.gain.is_none() && self.lora_bias.is_none() && self.bias.is_none()
+    }
+
     fn bytes(&self) -> usize {
         let vectors = [&self.gain, &self.lora_bias, &self.bias];
         self.lora.as_ref().map_or(0, Lora::bytes)

@@ -1,16 +1,33 @@
 //! Adapters in memory: which are loaded, which are on their way, who uses them. An adapter in use is never evicted, and
 //! memory stays within a byte budget. This is bookkeeping only: [`crate::loader`] does the loading.
+//!
+//! No operation of a step depends on how many adapters are resident, but for the O(log n) of the eviction order; the
+//! full list is made only when somebody asks for it.
+//!
+//! Why there are no rank pages here: S-LoRA cuts one pool into pages so that adapters of any rank share it. Here each
+//! adapter is one buffer of exactly its own size ([`crate::model::Adapter::bytes`]), nothing is padded to a largest rank,
+//! and an eviction gives a whole buffer back. A page table would add an indirection to every kernel and save what the
+//! allocator wastes. That is next to nothing where large buffers are mapped each on its own, as pages of the machine, and
+//! up to half as much again where they are cut from a heap; the churn test in `residents/tests.rs` measures it.
 
-use std::collections::{HashMap, VecDeque};
+mod ranking;
+mod reload_cost;
+
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use domain::{Digest, TenantId};
+use serde::{Deserialize, Serialize};
 
 use crate::loader::AdapterFault;
+use ranking::{Rank, Ranking};
+use reload_cost::ReloadCost;
 
 /// An adapter version of a tenant. The tenant is part of the key: residency is not shared between tenants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AdapterKey {
     /// Whose registry folder it lies in.
     pub tenant: TenantId,
@@ -19,7 +36,9 @@ pub struct AdapterKey {
 
 /// The right to use an adapter; while one is held, the adapter stays in memory.
 pub struct Lease<A> {
+    // Dropped in this order: whoever hears of the end finds the adapter given back.
     adapter: Arc<A>,
+    _end: LeaseEnd,
 }
 
 impl<A> Deref for Lease<A> {
@@ -30,19 +49,81 @@ impl<A> Deref for Lease<A> {
     }
 }
 
+/// Keys of leases that ended since the last look: no more than there were leases.
+type Returned = Arc<Mutex<Vec<AdapterKey>>>;
+
+struct LeaseEnd {
+    key: AdapterKey,
+    returned: Returned,
+}
+
+impl Drop for LeaseEnd {
+    fn drop(&mut self) {
+        self.returned.lock().unwrap_or_else(PoisonError::into_inner).push(self.key);
+    }
+}
+
+/// An adapter that was loaded, with the memory that it takes and how long loading it took.
+pub struct Load<A> {
+    pub adapter: A,
+    pub bytes: u64,
+    pub took: Duration,
+}
+
+/// Which adapters are ready, for whoever wants to know of one without waiting for the engine. Changed by loads and
+/// evictions alone.
+#[derive(Clone, Default)]
+pub struct ReadyKeys {
+    keys: Arc<Mutex<HashSet<AdapterKey>>>,
+}
+
+impl ReadyKeys {
+    pub fn contains(&self, key: &AdapterKey) -> bool {
+        self.lock().contains(key)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<AdapterKey>> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The adapters of one engine, owned by its thread.
 pub struct Residents<A> {
     bytes_max: u64,
     loads_max: usize,
     patience_steps: u32,
     slots: HashMap<AdapterKey, Slot<A>>,
+    ready: ReadyKeys,
     /// Not yet given to the loader, in the order in which they were asked for.
     queue: VecDeque<AdapterKey>,
     loading: usize,
     /// Loaded, but without room until somebody gives a lease back. No load starts while there is one, so memory exceeds
     /// the budget by `loads_max` adapters at most.
     parked: VecDeque<Parked<A>>,
-    clock: u64,
+    /// What may be evicted.
+    ranking: Ranking,
+    cost: ReloadCost,
+    returned: Returned,
+    /// Ready since the last settling: not to be evicted before those who wait had a chance to lease them.
+    fresh: Vec<AdapterKey>,
+    pins: HashSet<AdapterKey>,
+    pinned_bytes: u64,
+    counts: ResidentCounts,
+}
+
+/// Sums over all residents.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ResidentCounts {
+    /// In memory and usable.
+    pub ready: usize,
+    /// Of those, in use.
+    pub leased: usize,
+    /// Bytes of those that are ready.
+    pub bytes: u64,
+    /// Since the start.
+    pub evictions: u64,
+    /// Since the start.
+    pub loads: u64,
 }
 
 enum Slot<A> {
@@ -51,8 +132,18 @@ enum Slot<A> {
     Ready {
         adapter: Arc<A>,
         bytes: u64,
-        used: u64,
+        uses: u64,
+        hold: Hold,
     },
+}
+
+/// Why a ready adapter stays, or that it need not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hold {
+    Leased,
+    Fresh,
+    Pinned,
+    Idle(Rank),
 }
 
 struct Parked<A> {
@@ -69,23 +160,61 @@ pub struct ResidentStatus {
     pub bytes: u64,
     pub leases: usize,
     pub loading: bool,
+    pub pinned: bool,
 }
 
 impl<A> Residents<A> {
     /// At most `bytes_max` of ready adapters and `loads_max` loads at a time. After `patience_steps` a loaded adapter that
     /// finds no room has [`Residents::held_up`] hold back younger requests.
     pub fn new(bytes_max: u64, loads_max: usize, patience_steps: u32) -> Self {
-        let (slots, queue, parked) = (HashMap::new(), VecDeque::new(), VecDeque::new());
-        Self { bytes_max, loads_max, patience_steps, slots, queue, loading: 0, parked, clock: 0 }
+        Self {
+            bytes_max,
+            loads_max,
+            patience_steps,
+            slots: HashMap::new(),
+            ready: ReadyKeys::default(),
+            queue: VecDeque::new(),
+            loading: 0,
+            parked: VecDeque::new(),
+            ranking: Ranking::default(),
+            cost: ReloadCost::default(),
+            returned: Returned::default(),
+            fresh: Vec::new(),
+            pins: HashSet::new(),
+            pinned_bytes: 0,
+            counts: ResidentCounts::default(),
+        }
+    }
+
+    /// The keys of those that are ready, from now on.
+    pub fn ready(&self) -> ReadyKeys {
+        self.ready.clone()
+    }
+
+    /// These are loaded without being asked for and, once loaded, never evicted. One that cannot be loaded is tried again
+    /// when a request names it.
+    pub fn pin(&mut self, keys: &[AdapterKey]) {
+        for key in keys {
+            if self.pins.insert(*key) && !self.slots.contains_key(key) {
+                self.slots.insert(*key, Slot::Coming);
+                self.queue.push_back(*key);
+            }
+        }
     }
 
     /// A lease if the adapter is ready; if not, it is put on its way.
     pub fn lease(&mut self, key: &AdapterKey) -> Option<Lease<A>> {
-        self.clock += 1;
         match self.slots.get_mut(key) {
-            Some(Slot::Ready { adapter, used, .. }) => {
-                *used = self.clock;
-                Some(Lease { adapter: Arc::clone(adapter) })
+            Some(Slot::Ready { adapter, uses, hold, .. }) => {
+                *uses += 1;
+                if *hold != Hold::Leased {
+                    self.counts.leased += 1;
+                }
+                if let Hold::Idle(rank) = std::mem::replace(hold, Hold::Leased) {
+                    self.ranking.remove(rank);
+                }
+                let end = LeaseEnd { key: *key, returned: Arc::clone(&self.returned) };
+                Some(Lease { adapter: Arc::clone(adapter), _end: end })
             }
             Some(Slot::Coming) => None,
             None => {
@@ -100,7 +229,7 @@ impl<A> Residents<A> {
     pub fn next_load(&mut self, wanted: impl Fn(&AdapterKey) -> bool) -> Option<AdapterKey> {
         while self.parked.is_empty() && self.loading < self.loads_max {
             let key = self.queue.pop_front()?;
-            if wanted(&key) {
+            if self.pins.contains(&key) || wanted(&key) {
                 self.loading += 1;
                 return Some(key);
             }
@@ -111,13 +240,13 @@ impl<A> Residents<A> {
 
     /// A load ended. A failure is handed back, for those who wait for this adapter; it changes nothing for others, and
     /// the next request tries again.
-    pub fn finish_load(&mut self, key: AdapterKey, loaded: Result<(A, u64), AdapterFault>) -> Result<(), AdapterFault> {
+    pub fn finish_load(&mut self, key: AdapterKey, loaded: Result<Load<A>, AdapterFault>) -> Result<(), AdapterFault> {
         self.loading -= 1;
-        let too_large = |bytes| Err(AdapterFault::TooLarge { bytes, bytes_max: self.bytes_max });
-        let loaded =
-            loaded.and_then(|(a, bytes)| if bytes > self.bytes_max { too_large(bytes) } else { Ok((a, bytes)) });
-        match loaded {
-            Ok((adapter, bytes)) => {
+        let fits = |load: Load<A>| self.check_size(&key, load.bytes).map(|()| load);
+        match loaded.and_then(fits) {
+            Ok(Load { adapter, bytes, took }) => {
+                self.cost.observe(bytes, took);
+                self.counts.loads += 1;
                 self.parked.push_back(Parked { key, adapter: Arc::new(adapter), bytes, steps: 0 });
                 Ok(())
             }
@@ -129,21 +258,53 @@ impl<A> Residents<A> {
     }
 
     /// Makes loaded adapters ready, the first loaded first, as far as there is room or room can be made by evicting
-    /// adapters without a lease. Call it once a step.
-    pub fn settle(&mut self, wanted: impl Fn(&AdapterKey) -> bool) {
+    /// adapters without a lease. Call it once a step. Returns those for which there never can be room any more, because
+    /// pinned adapters have taken it meanwhile.
+    #[must_use = "requests wait for what is given up here"]
+    pub fn settle(&mut self, wanted: impl Fn(&AdapterKey) -> bool) -> Vec<(AdapterKey, AdapterFault)> {
+        self.take_back();
+        let mut given_up = Vec::new();
         while let Some(mut parked) = self.parked.pop_front() {
-            if !wanted(&parked.key) && self.bytes() + parked.bytes > self.bytes_max {
+            let pinned = self.pins.contains(&parked.key);
+            let unwanted = !pinned && !wanted(&parked.key);
+            if unwanted && self.counts.bytes + parked.bytes > self.bytes_max {
                 self.slots.remove(&parked.key);
+                continue;
+            }
+            if let Err(fault) = self.check_size(&parked.key, parked.bytes) {
+                self.slots.remove(&parked.key);
+                given_up.push((parked.key, fault));
                 continue;
             }
             if !self.make_room(parked.bytes) {
                 parked.steps = parked.steps.saturating_add(1);
                 self.parked.push_front(parked);
-                return;
+                break;
             }
-            self.clock += 1;
-            let Parked { key, adapter, bytes, .. } = parked;
-            self.slots.insert(key, Slot::Ready { adapter, bytes, used: self.clock });
+            self.place(parked);
+        }
+        given_up
+    }
+
+    /// Looks at which leases have ended. Costs as much as there are of those.
+    pub fn take_back(&mut self) {
+        let mut keys = std::mem::take(&mut *self.returned.lock().unwrap_or_else(PoisonError::into_inner));
+        keys.append(&mut self.fresh);
+        for key in keys {
+            let Some(Slot::Ready { adapter, bytes, uses, hold }) = self.slots.get_mut(&key) else { continue };
+            let ended = match hold {
+                Hold::Leased => leases(adapter) == 0,
+                Hold::Fresh => true,
+                Hold::Pinned | Hold::Idle(_) => false,
+            };
+            if ended {
+                self.counts.leased -= usize::from(*hold == Hold::Leased);
+                *hold = if self.pins.contains(&key) {
+                    Hold::Pinned
+                } else {
+                    Hold::Idle(self.ranking.insert(key, *bytes, *uses, self.cost.seconds(*bytes)))
+                };
+            }
         }
     }
 
@@ -153,9 +314,14 @@ impl<A> Residents<A> {
         self.parked.front().filter(|parked| parked.steps > self.patience_steps).map(|parked| &parked.key)
     }
 
-    /// Bytes of ready adapters.
-    pub fn bytes(&self) -> u64 {
-        self.slots.values().map(|slot| if let Slot::Ready { bytes, .. } = slot { *bytes } else { 0 }).sum()
+    /// Sums, as of the last [`Residents::take_back`].
+    pub fn counts(&self) -> ResidentCounts {
+        self.counts
+    }
+
+    /// Queued, loading or waiting for room.
+    pub fn coming(&self) -> usize {
+        self.slots.len() - self.counts.ready
     }
 
     /// This adapter comes with a message from the loader, not before. (Where a loaded one waits for room, the queue behind
@@ -164,42 +330,67 @@ impl<A> Residents<A> {
         self.parked.is_empty() && matches!(self.slots.get(key), Some(Slot::Coming))
     }
 
-    /// Every adapter that is ready or on its way, in a stable order.
-    pub fn status(&self) -> Vec<ResidentStatus> {
-        let one = |(key, slot): (&AdapterKey, &Slot<A>)| match slot {
-            Slot::Coming => ResidentStatus { key: *key, bytes: 0, leases: 0, loading: true },
-            Slot::Ready { adapter, bytes, .. } => {
-                ResidentStatus { key: *key, bytes: *bytes, leases: leases(adapter), loading: false }
-            }
+    /// Every adapter that is ready or on its way, in a stable order. O(n log n): for those who ask, not for every step.
+    pub fn list(&self) -> Vec<ResidentStatus> {
+        let one = |(key, slot): (&AdapterKey, &Slot<A>)| {
+            let (bytes, leases) = match slot {
+                Slot::Coming => (0, 0),
+                Slot::Ready { adapter, bytes, .. } => (*bytes, leases(adapter)),
+            };
+            let (loading, pinned) = (matches!(slot, Slot::Coming), self.pins.contains(key));
+            ResidentStatus { key: *key, bytes, leases, loading, pinned }
         };
         let mut all: Vec<_> = self.slots.iter().map(one).collect();
-        all.sort_by_key(|resident| (resident.key.tenant, resident.key.digest));
+        all.sort_unstable_by_key(|resident| (resident.key.tenant, resident.key.digest));
         all
     }
 
-    /// Evicts unleased adapters, the one not used for longest first; nothing if that would not be enough.
-    fn make_room(&mut self, bytes: u64) -> bool {
-        let idle = |slot: &Slot<A>| match slot {
-            Slot::Ready { adapter, bytes, used } if leases(adapter) == 0 => Some((*used, *bytes)),
-            _ => None,
-        };
-        let mut evictable: Vec<_> = self.slots.iter().filter_map(|(key, slot)| Some((idle(slot)?, *key))).collect();
-        evictable.sort_by_key(|((used, _), _)| *used);
-        let mut missing = (self.bytes() + bytes).saturating_sub(self.bytes_max);
-        let mut victims = Vec::new();
-        for ((_, freed), key) in evictable {
-            if missing == 0 {
-                break;
-            }
-            missing = missing.saturating_sub(freed);
-            victims.push(key);
+    /// What can never have room is refused. A pin that does not fit with the others is none from now on.
+    fn check_size(&mut self, key: &AdapterKey, bytes: u64) -> Result<(), AdapterFault> {
+        let left = self.bytes_max - self.pinned_bytes;
+        if bytes <= left {
+            return Ok(());
         }
-        if missing > 0 {
+        if self.pins.remove(key) {
+            tracing::error!(
+                tenant = %key.tenant, digest = %key.digest, bytes,
+                pinned = self.pinned_bytes, adapter_bytes_max = self.bytes_max,
+                "adapter_pins do not fit adapter_bytes_max: this one is not pinned",
+            );
+        }
+        Err(AdapterFault::TooLarge { bytes, bytes_max: left })
+    }
+
+    fn place(&mut self, parked: Parked<A>) {
+        let Parked { key, adapter, bytes, .. } = parked;
+        let hold = if self.pins.contains(&key) {
+            self.pinned_bytes += bytes;
+            Hold::Pinned
+        } else {
+            self.fresh.push(key);
+            Hold::Fresh
+        };
+        self.ready.lock().insert(key);
+        self.counts.ready += 1;
+        self.counts.bytes += bytes;
+        self.slots.insert(key, Slot::Ready { adapter, bytes, uses: 0, hold });
+    }
+
+    /// Evicts what is worth least; nothing if that would not be enough.
+    fn make_room(&mut self, bytes: u64) -> bool {
+        let missing = (self.counts.bytes + bytes).saturating_sub(self.bytes_max);
+        if missing > self.ranking.bytes() {
             return false;
         }
-        for key in victims {
+        while self.counts.bytes + bytes > self.bytes_max {
+            let Some(key) = self.ranking.evict() else { return false };
             tracing::debug!(tenant = %key.tenant, digest = %key.digest, "adapter evicted");
-            self.slots.remove(&key);
+            self.ready.lock().remove(&key);
+            if let Some(Slot::Ready { bytes, .. }) = self.slots.remove(&key) {
+                self.counts.ready -= 1;
+                self.counts.bytes -= bytes;
+                self.counts.evictions += 1;
+            }
         }
         true
     }
@@ -211,125 +402,4 @@ fn leases<A>(adapter: &Arc<A>) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn key(n: u8) -> AdapterKey {
-        AdapterKey { tenant: TenantId::new(uuid::Uuid::from_u128(1)), digest: Digest::new([n; 32]) }
-    }
-
-    /// Asks for, loads and places an adapter of this size.
-    fn load(residents: &mut Residents<u8>, n: u8, bytes: u64) -> Option<Lease<u8>> {
-        assert!(residents.lease(&key(n)).is_none());
-        assert_eq!(residents.next_load(|_| true), Some(key(n)));
-        residents.finish_load(key(n), Ok((n, bytes))).ok()?;
-        residents.settle(|_| true);
-        residents.lease(&key(n))
-    }
-
-    fn ready(residents: &Residents<u8>) -> Vec<u8> {
-        let ready = residents.status().into_iter().filter(|resident| !resident.loading);
-        ready.map(|resident| resident.key.digest.as_bytes()[0]).collect()
-    }
-
-    #[test]
-    fn the_adapter_not_used_for_longest_goes_first() {
-        let mut residents = Residents::new(100, 1, 4);
-        for n in 1..=3 {
-            load(&mut residents, n, 30);
-        }
-        assert!(residents.lease(&key(1)).is_some());
-        load(&mut residents, 4, 30);
-        assert_eq!(ready(&residents), [1, 3, 4]);
-        assert_eq!(residents.bytes(), 90);
-    }
-
-    #[test]
-    fn a_leased_adapter_is_never_evicted_and_room_appears_when_the_lease_ends() {
-        let mut residents = Residents::new(50, 1, 2);
-        let lease = load(&mut residents, 1, 40).unwrap();
-        assert!(load(&mut residents, 2, 40).is_none());
-        assert_eq!((ready(&residents), residents.held_up()), (vec![1], None));
-        // Nothing else is loaded meanwhile.
-        assert!(residents.lease(&key(3)).is_none());
-        assert_eq!(residents.next_load(|_| true), None);
-        residents.settle(|_| true);
-        residents.settle(|_| true);
-        assert_eq!(residents.held_up(), Some(&key(2)));
-        assert_eq!(*lease, 1);
-        drop(lease);
-        residents.settle(|_| true);
-        assert_eq!((ready(&residents), residents.held_up()), (vec![2], None));
-        assert_eq!(residents.next_load(|_| true), Some(key(3)));
-    }
-
-    #[test]
-    fn an_adapter_beyond_the_budget_is_refused_and_evicts_nothing() {
-        let mut residents = Residents::new(50, 1, 2);
-        load(&mut residents, 1, 50);
-        assert!(residents.lease(&key(2)).is_none());
-        assert_eq!(residents.next_load(|_| true), Some(key(2)));
-        let refused = residents.finish_load(key(2), Ok((2, 51)));
-        assert!(matches!(refused, Err(AdapterFault::TooLarge { bytes: 51, bytes_max: 50 })));
-        assert_eq!(ready(&residents), [1]);
-    }
-
-    #[test]
-    fn a_failed_load_is_forgotten_and_the_next_request_tries_again() {
-        let mut residents = Residents::<u8>::new(50, 1, 2);
-        for _ in 0..2 {
-            assert!(residents.lease(&key(1)).is_none());
-            assert!(residents.lease(&key(1)).is_none());
-            assert_eq!(residents.next_load(|_| true), Some(key(1)));
-            assert_eq!(residents.next_load(|_| true), None);
-            assert!(matches!(residents.finish_load(key(1), Err(AdapterFault::NotFound)), Err(AdapterFault::NotFound)));
-            assert!(residents.status().is_empty());
-        }
-    }
-
-    #[test]
-    fn what_nobody_wants_any_more_is_not_loaded_and_not_kept_beyond_the_budget() {
-        let mut residents = Residents::new(50, 2, 2);
-        let _lease = load(&mut residents, 1, 40);
-        assert!(residents.lease(&key(2)).is_none());
-        assert_eq!(residents.next_load(|_| false), None);
-        assert!(residents.lease(&key(3)).is_none());
-        assert_eq!(residents.next_load(|_| true), Some(key(3)));
-        assert!(residents.finish_load(key(3), Ok((3, 40))).is_ok());
-        residents.settle(|_| false);
-        assert_eq!(residents.status().len(), 1);
-        assert_eq!(ready(&residents), [1]);
-    }
-
-    proptest! {
-        #[test]
-        fn the_budget_and_the_leases_hold_whatever_happens(
-            steps in prop::collection::vec((0u8..8, 1u64..60, 0u8..4), 1..120)
-        ) {
-            let mut residents = Residents::new(100, 2, 2);
-            let mut leases: Vec<(u8, Lease<u8>)> = Vec::new();
-            let mut loading: VecDeque<AdapterKey> = VecDeque::new();
-            for (n, bytes, action) in steps {
-                match action {
-                    0 => leases.extend(residents.lease(&key(n)).map(|lease| (n, lease))),
-                    1 => { leases.pop(); }
-                    2 => loading.extend(residents.next_load(|_| true)),
-                    _ => if let Some(key) = loading.pop_front() {
-                        let own = key.digest.as_bytes()[0];
-                        prop_assert!(residents.finish_load(key, Ok((own, bytes))).is_ok());
-                    }
-                }
-                residents.settle(|_| true);
-                prop_assert!(residents.bytes() <= 100);
-                let status = residents.status();
-                for (n, lease) in &leases {
-                    prop_assert_eq!(**lease, *n);
-                    let own = status.iter().find(|resident| resident.key == key(*n)).expect("leased, so resident");
-                    prop_assert_eq!(own.leases, leases.iter().filter(|(m, _)| m == n).count());
-                }
-            }
-        }
-    }
-}
+mod tests;

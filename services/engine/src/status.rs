@@ -1,9 +1,12 @@
 //! How the engine is doing, for reports and for whoever waits for something to come true.
 
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::residents::ResidentStatus;
+use tokio_sync::sync::watch;
+
+use crate::residents::{ReadyKeys, ResidentStatus};
 
 /// A look at the engine after its latest step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,10 +20,15 @@ pub struct Status {
     pub kv_blocks_free: usize,
     /// Held by the prefix cache alone and free to be reclaimed.
     pub kv_blocks_cached: usize,
+    /// Adapters in memory; [`crate::EngineHandle::residents`] lists them.
+    pub adapters_ready: usize,
+    /// Of those, in use.
+    pub adapters_leased: usize,
+    /// Asked for and not yet ready.
+    pub adapters_coming: usize,
     /// Of adapters that are ready.
     pub adapter_bytes: u64,
     pub adapter_bytes_max: u64,
-    pub residents: Vec<ResidentStatus>,
     pub totals: Totals,
 }
 
@@ -30,6 +38,8 @@ pub struct Totals {
     pub steps: u64,
     pub failed_steps: u64,
     pub completion_tokens: u64,
+    pub adapter_loads: u64,
+    pub adapter_evictions: u64,
     /// Guessed by prompt look-up and computed.
     pub drafted_tokens: u64,
     /// Of those, the ones that the answer really had: steps saved.
@@ -51,13 +61,20 @@ pub struct SchedulerTotals {
 }
 
 /// Where the engine's thread hangs out its status.
-#[derive(Default)]
 pub(crate) struct StatusBoard {
     status: Mutex<Status>,
     changed: Condvar,
+    pub roster: Roster,
+    pub ready: ReadyKeys,
 }
 
 impl StatusBoard {
+    /// The board, and the engine's end of its roster.
+    pub fn new(ready: ReadyKeys) -> (StatusBoard, RosterSender) {
+        let (sender, roster) = Roster::new();
+        (StatusBoard { status: Mutex::default(), changed: Condvar::new(), roster, ready }, sender)
+    }
+
     pub fn read(&self) -> Status {
         self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -72,5 +89,43 @@ impl StatusBoard {
         let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.changed.wait_timeout_while(status, timeout, |status| !condition(status));
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+}
+
+/// The list of residents for whoever asks. The engine makes it once for all who ask meanwhile, and never unasked.
+pub(crate) struct Roster {
+    wanted: AtomicBool,
+    latest: watch::Receiver<Arc<[ResidentStatus]>>,
+}
+
+/// The engine's end of a [`Roster`]; when it is dropped, nobody waits any more.
+pub(crate) type RosterSender = watch::Sender<Arc<[ResidentStatus]>>;
+
+impl Roster {
+    fn new() -> (RosterSender, Self) {
+        let (sender, latest) = watch::channel(Arc::default());
+        (sender, Self { wanted: AtomicBool::new(false), latest })
+    }
+
+    /// The engine asks whether anybody does.
+    pub fn take_wanted(&self) -> bool {
+        self.wanted.swap(false, Ordering::AcqRel)
+    }
+
+    /// The list that was made last, for whoever asked then; empty before the first.
+    pub fn latest(&self) -> Arc<[ResidentStatus]> {
+        Arc::clone(&self.latest.borrow())
+    }
+
+    /// Asks, has the engine woken by `wake`, and waits for its answer; an engine that has ended has no residents.
+    pub async fn read(&self, wake: impl FnOnce()) -> Arc<[ResidentStatus]> {
+        let mut latest = self.latest.clone();
+        latest.mark_unchanged();
+        self.wanted.store(true, Ordering::Release);
+        wake();
+        match latest.changed().await {
+            Ok(()) => Arc::clone(&latest.borrow()),
+            Err(_) => Arc::default(),
+        }
     }
 }

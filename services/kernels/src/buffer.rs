@@ -7,9 +7,11 @@ use std::ops::{Deref, Range};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use memmap2::{Mmap, MmapMut};
+
 /// Alignment of every buffer and of every packed matrix in it: one AVX-512 register, one line of the cache.
 pub const ALIGNMENT: usize = 64;
-/// From this size on, memory is asked for in huge pages.
+/// From this size on, memory has pages of its own, huge ones if the system has them.
 const HUGE: usize = 2 << 20;
 
 /// Bytes at an address that is a multiple of [`ALIGNMENT`]: own memory, or part of a file that is mapped. A clone shares them.
@@ -21,20 +23,25 @@ pub struct Buffer {
 
 enum Owner {
     Heap(Heap),
-    Map(memmap2::Mmap),
+    /// Pages of its own, which go back to the system as a whole: what comes and goes leaves no holes.
+    Pages(MmapMut),
+    File(Mmap),
 }
 
 impl Buffer {
     /// `len` zeroed bytes of own memory.
+    ///
+    /// # Panics
+    /// If the system has no such memory.
     pub fn zeroed(len: usize) -> Buffer {
-        Buffer { owner: Arc::new(Owner::Heap(Heap::zeroed(len))), range: 0..len }
+        Buffer { owner: Arc::new(Owner::zeroed(len)), range: 0..len }
     }
 
     /// The next `len` bytes of `source`, read in one go.
     pub fn read(source: &mut impl Read, len: usize) -> io::Result<Buffer> {
-        let mut heap = Heap::zeroed(len);
-        source.read_exact(heap.bytes_mut())?;
-        Ok(Buffer { owner: Arc::new(Owner::Heap(heap)), range: 0..len })
+        let mut owner = Owner::zeroed(len);
+        source.read_exact(owner.bytes_mut().unwrap_or_default())?;
+        Ok(Buffer { owner: Arc::new(owner), range: 0..len })
     }
 
     /// A whole file, mapped: its pages are read when they are first used, and several processes share them.
@@ -43,9 +50,9 @@ impl Buffer {
     /// change with it, and a file that is cut short ends the process that reads beyond its end.
     pub fn map(file: &File) -> io::Result<Buffer> {
         // SAFETY: the caller's promise above; the bytes are only ever read as plain numbers.
-        let map = unsafe { memmap2::Mmap::map(file)? };
+        let map = unsafe { Mmap::map(file)? };
         let range = 0..map.len();
-        Ok(Buffer { owner: Arc::new(Owner::Map(map)), range })
+        Ok(Buffer { owner: Arc::new(Owner::File(map)), range })
     }
 
     /// The same memory, `range` of it.
@@ -61,10 +68,7 @@ impl Buffer {
 
     /// The bytes to write, while nobody shares them.
     pub fn get_mut(&mut self) -> Option<&mut [u8]> {
-        match Arc::get_mut(&mut self.owner)? {
-            Owner::Heap(heap) => Some(&mut heap.bytes_mut()[self.range.clone()]),
-            Owner::Map(_) => None,
-        }
+        Arc::get_mut(&mut self.owner)?.bytes_mut().map(|bytes| &mut bytes[self.range.clone()])
     }
 }
 
@@ -74,7 +78,32 @@ impl Deref for Buffer {
     fn deref(&self) -> &[u8] {
         match &*self.owner {
             Owner::Heap(heap) => &heap.bytes()[self.range.clone()],
-            Owner::Map(map) => &map[self.range.clone()],
+            Owner::Pages(pages) => &pages[self.range.clone()],
+            Owner::File(map) => &map[self.range.clone()],
+        }
+    }
+}
+
+impl Owner {
+    fn zeroed(len: usize) -> Owner {
+        if len < HUGE {
+            return Owner::Heap(Heap::zeroed(len));
+        }
+        let pages = match MmapMut::map_anon(len) {
+            Ok(pages) => pages,
+            Err(error) => panic!("no memory of {len} bytes: {error}"),
+        };
+        // Fewer misses of the address cache where weights are read from end to end; a hint, so it may fail.
+        #[cfg(target_os = "linux")]
+        let _ = pages.advise(memmap2::Advice::HugePage);
+        Owner::Pages(pages)
+    }
+
+    fn bytes_mut(&mut self) -> Option<&mut [u8]> {
+        match self {
+            Owner::Heap(heap) => Some(heap.bytes_mut()),
+            Owner::Pages(pages) => Some(pages),
+            Owner::File(_) => None,
         }
     }
 }
@@ -95,13 +124,11 @@ impl Heap {
         let layout = Heap::layout(len);
         // SAFETY: the layout has a size.
         let Some(data) = NonNull::new(unsafe { alloc_zeroed(layout) }) else { handle_alloc_error(layout) };
-        crate::system::prefer_huge_pages(data, layout.size());
         Heap { data, len }
     }
 
     fn layout(len: usize) -> Layout {
-        let alignment = if len >= HUGE { HUGE } else { ALIGNMENT };
-        match Layout::from_size_align(len.max(1), alignment) {
+        match Layout::from_size_align(len.max(1), ALIGNMENT) {
             Ok(layout) => layout,
             Err(_) => panic!("{len} bytes are more than there can be"),
         }

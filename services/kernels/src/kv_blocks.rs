@@ -7,6 +7,7 @@ mod memory;
 use std::ops::Range;
 
 use half::bf16;
+use pulp::bytemuck::Pod;
 use serde::{Deserialize, Serialize};
 
 use crate::LANES;
@@ -122,7 +123,7 @@ struct Rows<'a> {
 /// Writes key and value of one head of one token to a slot of a block, `(slot, key, value, keys, values)`.
 type WriteToken<T> = fn(usize, &[f32], &[f32], &mut [T], &mut [T]);
 
-impl<T: Copy + Default + Send> Blocks<T> {
+impl<T: Pod + Send> Blocks<T> {
     fn new(blocks: usize, kv_heads: usize, key_size: usize, value_size: usize) -> Self {
         let data = Memory::zeroed(blocks * kv_heads * (key_size + value_size));
         Blocks { kv_heads, key_size, value_size, data }

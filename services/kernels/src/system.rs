@@ -57,16 +57,3 @@ pub fn amx_permitted() -> bool {
 pub fn amx_permitted() -> bool {
     false
 }
-
-/// Asks for huge pages for memory that is read from end to end at every step: fewer misses of the address cache.
-#[cfg(target_os = "linux")]
-pub fn prefer_huge_pages(data: std::ptr::NonNull<u8>, len: usize) {
-    const HUGE: usize = 2 << 20;
-    if len >= HUGE {
-        // SAFETY: a hint about memory that is allocated; the start is aligned to a huge page by its layout.
-        unsafe { libc::madvise(data.as_ptr().cast(), len / HUGE * HUGE, libc::MADV_HUGEPAGE) };
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-pub fn prefer_huge_pages(_: std::ptr::NonNull<u8>, _: usize) {}

@@ -33,6 +33,8 @@ pub struct WorkerConfig {
     pub message_bytes_max: usize,
     pub tokenize_concurrent_max: usize,
     pub health_interval_ms: u64,
+    pub status_residents_max: usize,
+    pub status_wait_ms: u64,
     pub listen: ListenConfig,
     pub cpu: CpuConfig,
     pub engine: EngineConfig,

@@ -23,6 +23,7 @@ use crate::{
     config::WorkerConfig,
     serve::{Loaded, Service},
     source::RegistrySource,
+    status::Listing,
     tokenize::TokenizeRoom,
 };
 
@@ -164,12 +165,15 @@ fn load(config: WorkerConfig, registry: Registry, runtime: Handle) -> Result<Loa
     let base = Arc::new(model.base().clone().with_names(config.base_names));
     let source = RegistrySource::new(registry, runtime, Duration::from_millis(config.fetch_timeout_ms));
     let vocab_size = model.config().vocab_size;
+    let listing =
+        Listing { residents_max: config.status_residents_max, wait: Duration::from_millis(config.status_wait_ms) };
     let engine = Engine::start(model, text.clone(), config.engine, Box::new(source))?;
     let name = if config.name.is_empty() { random_name() } else { config.name };
     Ok(Loaded {
         name: name.into(),
         tokenize: TokenizeRoom::new(text, vocab_size, config.tokenize_concurrent_max),
         context_length: engine.context_length(),
+        listing,
         engine,
         base,
     })

@@ -26,6 +26,7 @@ pub struct Loaded {
     pub tokenize: TokenizeRoom,
     pub base: Arc<Base>,
     pub context_length: usize,
+    pub listing: status::Listing,
 }
 
 /// Refuses calls until there is something to serve with.
@@ -121,7 +122,8 @@ impl WorkerService for Service {
 
     async fn get_status(&self, request: Request<wire::GetStatusRequest>) -> Result<Response<wire::Status>, Status> {
         let loaded = self.loaded().map_err(|fault| status_of(&fault, &request_id(request.metadata())))?;
-        Ok(Response::new(status::of(&loaded.name, &loaded.engine)))
+        let status = status::of(&loaded.name, &loaded.engine, loaded.listing).await;
+        Ok(Response::new(status))
     }
 }
 

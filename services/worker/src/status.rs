@@ -12,9 +12,22 @@ pub fn not_loaded() -> Fault {
         .retry_after(Duration::from_secs(1))
 }
 
-pub fn of(name: &str, engine: &EngineHandle) -> wire::Status {
+/// How residents are listed in a status.
+#[derive(Clone, Copy, Debug)]
+pub struct Listing {
+    /// Those in use before all others: a list of tens of thousands is no message.
+    pub residents_max: usize,
+    /// The engine lists between two steps. Beyond this, the list is the one made last: a long step is no reason to be late.
+    pub wait: Duration,
+}
+
+pub async fn of(name: &str, engine: &EngineHandle, listing: Listing) -> wire::Status {
+    let Listing { residents_max, wait } = listing;
+    let listed = tokio::time::timeout(wait, engine.residents()).await;
+    let listed = listed.unwrap_or_else(|_| engine.latest_residents());
     let status = engine.status();
-    let residents = status.residents.iter().map(|resident| wire::ResidentAdapter {
+    let (used, idle): (Vec<_>, Vec<_>) = listed.iter().partition(|resident| resident.leases > 0);
+    let residents = used.into_iter().chain(idle).take(residents_max).map(|resident| wire::ResidentAdapter {
         adapter: Some(wire::AdapterPin {
             tenant_id: resident.key.tenant.to_string(),
             digest: resident.key.digest.to_string(),

@@ -18,7 +18,7 @@ use super::{
     client::{Answer, first_times, gaps},
     percentile::Sorted,
     pool::{Loads, Pool, resident_memory},
-    report, residency,
+    report,
     subject::{self, Room, Subject, check_lengths},
 };
 use crate::{
@@ -148,9 +148,9 @@ async fn measure(
     let end = begin + Duration::from_secs_f64(args.seconds);
     let loading = async {
         tokio::time::sleep_until(begin.into()).await;
-        let before = Count::now(engine, pool).await;
+        let before = Count::now(engine, pool);
         tokio::time::sleep_until(end.into()).await;
-        (before, Count::now(engine, pool).await)
+        (before, Count::now(engine, pool))
     };
     let ticking = async {
         while Instant::now() < end {
@@ -177,8 +177,7 @@ async fn measure(
         itl_p50_seconds: gaps.at(0.5),
         itl_p99_seconds: gaps.at(0.99),
         adapter_loads: loads.loads,
-        // What came and is not there any more.
-        adapter_evictions: (before.residents + loads.loads).saturating_sub(after.residents),
+        adapter_evictions: after.evictions.saturating_sub(before.evictions),
         adapter_read_seconds: (loads.loads > 0).then(|| loads.read_nanos as f64 / 1e9 / loads.loads as f64),
         adapter_bytes_resident: after.adapter_bytes,
         resident_memory_bytes: resident_memory().ok(),
@@ -190,15 +189,14 @@ async fn measure(
 #[derive(Clone, Copy)]
 struct Count {
     loads: Loads,
-    /// Ready ones; the few that are being loaded at this moment are not counted.
-    residents: u64,
+    evictions: u64,
     adapter_bytes: u64,
 }
 
 impl Count {
-    async fn now(engine: &EngineHandle, pool: &Pool) -> Self {
-        let residents = residency::ready(engine).await;
-        Self { loads: pool.loads(), residents, adapter_bytes: engine.status().adapter_bytes }
+    fn now(engine: &EngineHandle, pool: &Pool) -> Self {
+        let status = engine.status();
+        Self { loads: pool.loads(), evictions: status.totals.adapter_evictions, adapter_bytes: status.adapter_bytes }
     }
 }
 

@@ -29,14 +29,23 @@ impl Settings {
     /// A `--set` that is not KEY=VALUE.
     pub fn from_pairs(pairs: &[String]) -> Result<Self, Failure> {
         let mut settings = Self::default();
+        settings.put_pairs(pairs)?;
+        Ok(settings)
+    }
+
+    /// Lays `--set` pairs over what is there.
+    ///
+    /// # Errors
+    /// One that is not KEY=VALUE.
+    pub fn put_pairs(&mut self, pairs: &[String]) -> Result<(), Failure> {
         for pair in pairs {
             let (key, text) = pair
                 .split_once('=')
                 .filter(|(key, _)| !key.is_empty() && key.split('.').all(|part| !part.is_empty()))
                 .ok_or_else(|| Failure::Usage(format!("`{pair}` is not KEY=VALUE")))?;
-            settings.put(key, value(text));
+            self.put(key, value(text));
         }
-        Ok(settings)
+        Ok(())
     }
 
     pub fn put(&mut self, key: &str, value: impl Into<Value>) {

@@ -73,6 +73,11 @@ impl DataDir {
         self.root.join("registry")
     }
 
+    /// The worker's packed adapters; may be deleted while nothing runs.
+    pub fn adapter_cache(&self) -> PathBuf {
+        self.root.join("adapter-cache")
+    }
+
     /// Packed weights of the base.
     pub fn packed(&self) -> PathBuf {
         self.root.join("packed")

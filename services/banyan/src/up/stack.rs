@@ -133,7 +133,9 @@ fn worker_config(
     base_dir: &std::path::Path,
     registry_url: &str,
 ) -> anyhow::Result<WorkerConfig> {
-    let mut settings = Settings::from_pairs(&args.worker_set)?;
+    let mut settings = Settings::default();
+    settings.put("engine.adapter_cache_dir", data.adapter_cache().display().to_string());
+    settings.put_pairs(&args.worker_set)?;
     // Nobody but the gateway of this process should find it.
     settings.put("listen.address", "127.0.0.1:0");
     settings.put("listen.drain_ms", drain_ms(args));

@@ -11,6 +11,7 @@ use crate::events::Event;
 use crate::model::BlockId;
 use crate::prefix_cache::{PrefixCache, Scope};
 use crate::request::GenerateRequest;
+use crate::residents::Load;
 use crate::text::TextModel;
 
 static TEXT: LazyLock<TextModel> = LazyLock::new(|| {
@@ -69,12 +70,13 @@ impl World {
     fn load(&mut self, n: u8, bytes: u64) {
         let wanted = self.residents.next_load(|key| self.scheduler.waits_for(key).is_some());
         assert_eq!(wanted, Some(key(n)));
-        self.residents.finish_load(key(n), Ok((n, bytes))).expect("it fits");
+        let took = std::time::Duration::from_millis(1);
+        self.residents.finish_load(key(n), Ok(Load { adapter: n, bytes, took })).expect("it fits");
     }
 
     fn schedule(&mut self) -> Vec<Slice> {
         let Self { scheduler, residents, .. } = self;
-        residents.settle(|key| scheduler.waits_for(key).is_some());
+        assert!(residents.settle(|key| scheduler.waits_for(key).is_some()).is_empty());
         scheduler.lease_adapters(residents);
         scheduler.schedule()
     }
@@ -210,7 +212,7 @@ fn the_youngest_is_put_back_with_its_tokens_and_its_lease() {
     let preempted = &world.scheduler.waiting[0];
     assert_eq!(preempted.tokens, finished(vec![2; 14], preempted.tokens.len() as u32 - 14));
     assert!(preempted.tokens.len() > 14 && preempted.lease.is_some());
-    assert_eq!(world.residents.status()[0].leases, 1);
+    assert_eq!(world.residents.list()[0].leases, 1);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 // Clippy knows functions with `#[test]` as tests, not what they share.
 #![allow(clippy::unwrap_used)]
 
+mod adapter_cache;
 mod adapters_in_memory;
 mod answers;
 mod limits;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, LazyLock, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use adapters::{Container, Files, Limits};
 use domain::{Digest, Fault, TenantId};
@@ -11,7 +11,7 @@ use engine::model::{Dtype, Model, ModelOptions};
 use engine::text::{ChatMessage, TextModel};
 use engine::{
     AdapterFault, AdapterKey, AdapterSource, Engine, EngineConfig, EngineHandle, Event, EventStream, FinishReason,
-    GenerateRequest, Token, Usage,
+    GenerateRequest, ResidentStatus, Token, Usage,
 };
 
 pub const INDUSTRIES: [&str; 4] = ["finance", "healthcare", "legal", "manufacturing"];
@@ -205,5 +205,41 @@ pub fn is_at_rest(status: &engine::Status) -> bool {
     status.running == 0
         && status.waiting == 0
         && status.kv_blocks_free + status.kv_blocks_cached == status.kv_blocks_total
-        && status.residents.iter().all(|resident| resident.leases == 0)
+        && status.adapters_leased == 0
+}
+
+/// The adapters in memory or on their way.
+pub fn residents(engine: &EngineHandle) -> Arc<[ResidentStatus]> {
+    block_on(engine.residents())
+}
+
+/// Whether the adapter is in memory.
+pub fn is_resident(engine: &EngineHandle, key: AdapterKey) -> bool {
+    engine.is_resident(&key)
+}
+
+/// Asks for the list of residents until it is so; each time is a turn of the engine.
+pub fn wait_residents(engine: &EngineHandle, what: &str, condition: impl Fn(&[ResidentStatus]) -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !condition(&residents(engine)) {
+        assert!(Instant::now() < deadline, "{what}: {:?}", residents(engine));
+    }
+}
+
+/// Drives a future on this thread, which shows that no runtime is needed.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(std::thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Arc::new(Unpark(std::thread::current())).into();
+    let mut future = std::pin::pin!(future);
+    loop {
+        match future.as_mut().poll(&mut std::task::Context::from_waker(&waker)) {
+            std::task::Poll::Ready(value) => return value,
+            std::task::Poll::Pending => std::thread::park(),
+        }
+    }
 }

@@ -2,6 +2,7 @@
 //! values. One kernel for each storage, and one with the product instruction of bf16.
 
 #[cfg(target_arch = "x86_64")]
+use pulp::bytemuck::Pod;
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
@@ -12,7 +13,7 @@ use crate::LANES;
 pub trait Kernel {
     type Lanes: Lanes;
     /// Element of the cache.
-    type Word: Copy;
+    type Word: Pod;
     /// Two neighbours of 16 lanes.
     type Pair: Copy;
     /// What the two neighbours are multiplied with.

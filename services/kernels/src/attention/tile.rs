@@ -7,6 +7,8 @@
 
 use std::ops::Range;
 
+use pulp::bytemuck::Pod;
+
 use super::kernel::Kernel;
 use super::lanes::Lanes;
 use super::part::{Gathered, Weights};
@@ -142,7 +144,7 @@ macro_rules! for_queries {
     };
 }
 
-impl<W: Copy + Default + Send, F: Copy> Tile<'_, W, F> {
+impl<W: Pod + Send, F: Copy> Tile<'_, W, F> {
     /// Products with all keys from the first to the last block that any of the queries sees.
     #[inline(always)]
     unsafe fn score<K: Kernel<Word = W, Factor = F>>(&mut self) {
@@ -333,7 +335,7 @@ impl<W: Copy + Default + Send, F: Copy> Tile<'_, W, F> {
     }
 }
 
-impl<W: Copy + Default + Send> Context<'_, W> {
+impl<W: Pod + Send> Context<'_, W> {
     #[inline(always)]
     fn keys(&self, block: usize) -> &[W] {
         self.blocks.keys(self.table[block], self.head)

@@ -1,43 +1,34 @@
-//! Large zeroed memory that the operating system hands out page by page when it is first written.
+//! Zeroed memory of numbers, which the operating system hands out page by page when it is first written.
 
+use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
-use std::ptr::NonNull;
 
-use crate::buffer::ALIGNMENT;
+use pulp::bytemuck::{Pod, cast_slice, cast_slice_mut};
 
-/// From this size on, the memory begins at a huge page.
-const HUGE: usize = 2 << 20;
+use crate::buffer::Buffer;
 
-/// Zeroed elements that begin at a multiple of [`ALIGNMENT`]. The allocation is larger by what alignment skips: an
-/// allocator asked for aligned memory would write the zeros.
+/// Zeroed elements that begin at a multiple of [`crate::ALIGNMENT`].
 pub struct Memory<T> {
-    data: Vec<T>,
-    start: usize,
-    len: usize,
+    buffer: Buffer,
+    elements: PhantomData<T>,
 }
 
-impl<T: Copy + Default> Memory<T> {
+impl<T: Pod> Memory<T> {
     pub fn zeroed(len: usize) -> Self {
-        let bytes = len * size_of::<T>();
-        let alignment = if bytes >= HUGE { HUGE } else { ALIGNMENT };
-        let data = vec![T::default(); len + alignment / size_of::<T>()];
-        let start = data.as_ptr().align_offset(alignment).min(data.len() - len);
-        let mut memory = Memory { data, start, len };
-        crate::system::prefer_huge_pages(NonNull::from(&mut *memory).cast(), bytes);
-        memory
+        Memory { buffer: Buffer::zeroed(len * size_of::<T>()), elements: PhantomData }
     }
 }
 
-impl<T> Deref for Memory<T> {
+impl<T: Pod> Deref for Memory<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        &self.data[self.start..self.start + self.len]
+        cast_slice(&self.buffer)
     }
 }
 
-impl<T> DerefMut for Memory<T> {
+impl<T: Pod> DerefMut for Memory<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        &mut self.data[self.start..self.start + self.len]
+        cast_slice_mut(self.buffer.get_mut().expect("nobody else has this buffer"))
     }
 }

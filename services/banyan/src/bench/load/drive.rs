@@ -12,7 +12,6 @@ use crate::{
     bench::{
         arrivals::Poisson,
         client::{self, Answer},
-        residency,
         subject::prompt,
     },
     cli::LoadBenchArgs,
@@ -97,28 +96,25 @@ async fn closed_loop(
 }
 
 /// A request that was sent, now.
-struct Sent<'a> {
-    engine: &'a EngineHandle,
-    key: AdapterKey,
+struct Sent {
+    /// Its adapter was in memory.
+    warm: bool,
     events: Result<EventStream, Fault>,
 }
 
-fn submit<'a>(args: &LoadBenchArgs, engine: &'a EngineHandle, key: AdapterKey, turn: usize) -> Sent<'a> {
+fn submit(args: &LoadBenchArgs, engine: &EngineHandle, key: AdapterKey, turn: usize) -> Sent {
     let prompt = prompt(turn, args.prompt_tokens, engine.model().config().vocab_size);
-    Sent { engine, key, events: engine.submit(client::request(Some(key), prompt, args.decode_tokens)) }
+    let warm = engine.is_resident(&key);
+    Sent { warm, events: engine.submit(client::request(Some(key), prompt, args.decode_tokens)) }
 }
 
-impl Sent<'_> {
-    /// An adapter that was not ready is on its way by now, and a load takes longer than to ask for it.
+impl Sent {
     async fn finish(self, due: Instant) -> Asked {
-        let answer = async {
-            match self.events {
-                Ok(events) => client::read(events, due).await,
-                Err(fault) => Err(fault),
-            }
+        let answer = match self.events {
+            Ok(events) => client::read(events, due).await,
+            Err(fault) => Err(fault),
         };
-        let (warm, answer) = tokio::join!(residency::is_ready(self.engine, &self.key), answer);
         let outcome = answer.map_or_else(Outcome::Failed, Outcome::Answered);
-        Asked { due, warm, outcome }
+        Asked { due, warm: self.warm, outcome }
     }
 }
