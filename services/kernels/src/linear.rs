@@ -33,6 +33,9 @@ const STEP_PANELS_AMX: usize = 4;
 const TASK_ROWS: usize = 64;
 /// Tasks for each thread, so that the last ones end together.
 const TASKS_OF_THREAD: usize = 16;
+/// As above for so few rows that reading the weights takes the time: long runs of memory are read faster than short ones.
+const FEW_ROWS: usize = 16;
+const TASKS_OF_THREAD_FEW_ROWS: usize = 4;
 /// Products of a task, so that handing it over costs little beside it.
 const TASK_PRODUCTS: usize = 1 << 15;
 
@@ -97,9 +100,13 @@ impl<'a> Plan<'a> {
         assert_eq!(x.width(), w.inputs(), "inputs of the matrix");
         assert_eq!(y.len(), rows * w.outputs(), "y is [rows, outputs]");
         let (panels, depth) = (w.layout().panels, w.layout().depth);
-        let tasks = cpu.threads() * TASKS_OF_THREAD;
+        let tasks = cpu.threads() * if rows <= FEW_ROWS { TASKS_OF_THREAD_FEW_ROWS } else { TASKS_OF_THREAD };
         let worth = TASK_PRODUCTS.div_ceil(rows * depth * 16);
-        let step = if cpu.isa() == Isa::Amx { STEP_PANELS_AMX } else { STEP_PANELS };
+        let step = match (cpu.isa(), rows) {
+            (Isa::Amx, _) => STEP_PANELS_AMX,
+            (_, 1) => 1,
+            _ => STEP_PANELS,
+        };
         let task_panels = panels.div_ceil(tasks).max(worth).next_multiple_of(step);
         let row_tasks = tasks.div_ceil(panels.div_ceil(task_panels));
         let task_rows = if cpu.threads() == 1 { rows } else { rows.div_ceil(row_tasks).next_multiple_of(TASK_ROWS) };

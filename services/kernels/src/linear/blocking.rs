@@ -41,9 +41,8 @@ pub unsafe fn wide_chain<C: Chain>(job: &Job<'_>) {
     // SAFETY: the caller's promise.
     unsafe {
         match job.rows.len() {
-            // Short panels are one stream, which tiles that follow each other read in order.
-            1 if job.lines.len() <= SHORT => blocks::<ChainTiles<C>, 1, 2>(job),
-            1 => blocks::<ChainTiles<C>, 1, 8>(job),
+            // One stream, which tiles that follow each other read in order.
+            1 => blocks::<ChainTiles<C>, 1, 1>(job),
             9..=16 => blocks::<ChainTiles<C>, 8, 2>(job),
             _ => blocks::<ChainTiles<C>, 8, 3>(job),
         }
@@ -59,7 +58,7 @@ pub unsafe fn wide_grouped<G: Grouped>(job: &Job<'_>) {
     // SAFETY: the caller's promise.
     unsafe {
         match job.rows.len() {
-            1 => blocks::<GroupedTiles<G>, 1, 4>(job),
+            1 => blocks::<GroupedTiles<G>, 1, 1>(job),
             2..=48 => blocks::<GroupedTiles<G>, 8, 2>(job),
             // All sums in registers, which pays where weights come from the cache.
             _ => blocks::<GroupedTiles<G>, 6, 2>(job),
@@ -143,7 +142,5 @@ unsafe fn row_blocks<T: Tiles, const R: usize, const P: usize>(job: &Job<'_>, pa
     }
 }
 
-/// Lines of panels that are short: those of low ranks.
-const SHORT: usize = 64;
 /// Bytes that are fetched ahead where the rows pass in one go or two.
 const AHEAD: usize = 4096;
