@@ -17,7 +17,7 @@ const SHRINK_ROWS: usize = 64;
 /// From so many rows on, a task of the first region takes all panels of A.
 const SHRINK_ALL_PANELS: usize = 16;
 /// Bytes of B in one task of the second region …
-const EXPAND_BYTES: usize = 16 << 10;
+const EXPAND_BYTES: usize = 64 << 10;
 /// … or fewer, if that makes so many products.
 const EXPAND_PRODUCTS: usize = 1 << 19;
 /// Panels that the best kernels take at a time.
