@@ -37,7 +37,7 @@ pub unsafe fn run_bf16(job: &Job<'_>) {
 #[inline(always)]
 fn prefetch(line: *const u8) {
     // SAFETY: a hint; no memory is accessed.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) }
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) }
 }
 
 #[inline(always)]
