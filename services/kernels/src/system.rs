@@ -28,7 +28,7 @@ pub fn pin_thread(_: usize) {}
 /// On Linux a nice value belongs to a thread.
 #[cfg(target_os = "linux")]
 pub fn lower_thread_priority() {
-    const NICE: i32 = 10;
+    const NICE: i32 = 5;
     // SAFETY: no memory is involved; 0 is the calling thread. That it may fail changes nothing but speed.
     unsafe {
         libc::setpriority(libc::PRIO_PROCESS, 0, NICE);
