@@ -107,7 +107,7 @@ impl TensorView<'_> {
 
     /// All elements as `f32`, exactly. `None` for an element type that adapters do not use.
     pub fn to_f32(&self) -> Option<Vec<f32>> {
-        self.dtype.decode(self.data).map(Iterator::collect)
+        self.dtype.decode(self.data)
     }
 }
 

@@ -67,13 +67,12 @@ impl Dtype {
     }
 
     /// Little-endian elements of a served type as `f32`, exactly. `None` for the other types.
-    pub fn decode(self, data: &[u8]) -> Option<Box<dyn Iterator<Item = f32> + '_>> {
+    pub fn decode(self, data: &[u8]) -> Option<Vec<f32>> {
+        let (pairs, words) = (data.as_chunks::<2>().0, data.as_chunks::<4>().0);
         match self {
-            Dtype::F32 => Some(Box::new(data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)))),
-            Dtype::F16 => Some(Box::new(data.as_chunks::<2>().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()))),
-            Dtype::BF16 => {
-                Some(Box::new(data.as_chunks::<2>().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32())))
-            }
+            Dtype::F32 => Some(words.iter().map(|b| f32::from_le_bytes(*b)).collect()),
+            Dtype::F16 => Some(pairs.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect()),
+            Dtype::BF16 => Some(pairs.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect()),
             _ => None,
         }
     }
