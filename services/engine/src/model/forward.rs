@@ -76,7 +76,7 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// `hidden += attention(norm(hidden))`
+    /// `hidden += attention(norm(hidden))`, and leaves the norm of that in `normed` for the block that follows.
     fn attention(&self, index: usize, layer: &Layer, kv: &mut KvCache, scratch: &mut Scratch) {
         let config = &self.model.config;
         let (eps, attention) = (config.rms_norm_eps, config.attention[index]);
@@ -112,10 +112,10 @@ impl<'a> Step<'a> {
         let change = scratch.change.of(hidden.len());
         self.project(index, layer, &x, [(Slot::O, &mut *change)]);
         scratch.input = x.release();
-        kernels::add(self.cpu, hidden, change);
+        kernels::add_rms_norm(self.cpu, hidden, change, &layer.post_attention_norm, eps, normed);
     }
 
-    /// `hidden += mlp(norm(hidden))`
+    /// `hidden += mlp(normed)`
     fn mlp(&self, index: usize, layer: &Layer, scratch: &mut Scratch) {
         let config = &self.model.config;
         let hidden = scratch.hidden.of(self.rows * config.hidden_size);
@@ -123,7 +123,6 @@ impl<'a> Step<'a> {
         let inner = self.rows * config.intermediate_size;
         let (gate, up) = (scratch.gate.of(inner), scratch.up.of(inner));
 
-        kernels::rms_norm(self.cpu, hidden, &layer.post_attention_norm, config.rms_norm_eps, normed);
         let x = std::mem::take(&mut scratch.input).refill(self.cpu, normed, config.hidden_size, self.forms);
         self.project(index, layer, &x, [(Slot::Gate, &mut *gate), (Slot::Up, &mut *up)]);
         kernels::silu_mul(self.cpu, gate, up);
@@ -258,6 +257,9 @@ fn finish_rows<'a, 'g: 'a>(
         }
     }
     if let Some(bias) = bias {
+        if own_bias.is_empty() {
+            return kernels::add_bias_rows(cpu, y, bias);
+        }
         own_bias.sort_unstable();
         cpu.each_chunk(y, outputs, |r, row| {
             if own_bias.binary_search(&r).is_err() {
