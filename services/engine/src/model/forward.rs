@@ -6,7 +6,7 @@ use kernels::{AttentionShape, AttentionSlice, BlockId, Cpu, Forms, Input, LoraGr
 
 use super::groups::{Group, Groups};
 use super::scratch::Scratch;
-use super::weights::{Layer, Linear, Slot};
+use super::weights::{Layer, Slot};
 use super::{Batch, LogitsRows, Model, SequenceSlice};
 use crate::kv::{BLOCK_TOKENS, KvCache};
 use crate::lora::{Adapter, LinearChange};
@@ -147,7 +147,7 @@ impl<'a> Step<'a> {
         }
         for (linear, slot, y) in products {
             let changes = self.groups.iter().map(|group| (group, group.adapter.linear(index, slot)));
-            finish(self.cpu, linear, changes, y);
+            finish(self.cpu, linear.bias.as_deref(), linear.weight.outputs(), changes, y);
         }
     }
 
@@ -188,7 +188,7 @@ impl<'a> Step<'a> {
             let x = Input::new(self.cpu, x, width, self.forms);
             add_loras(self.cpu, &x, vec![(own, vocab, &mut *y)]);
         }
-        finish_rows(self.cpu, None, vocab, groups.iter().map(|group| (group, &group.adapter.head.change)), y);
+        finish(self.cpu, None, vocab, groups.iter().map(|group| (group, &group.adapter.head.change)), y);
     }
 
     /// `y[r] = x[r] Wᵀ` for `rows` alone.
@@ -223,17 +223,8 @@ fn add_loras(cpu: &Cpu, x: &Input, sites: Vec<(Vec<LoraGroup<'_>>, usize, &mut [
     kernels::grouped_loras(cpu, x, &mut sites);
 }
 
-fn finish<'a>(
-    cpu: &Cpu,
-    linear: &Linear,
-    changes: impl Iterator<Item = (&'a Group<'a>, &'a LinearChange)>,
-    y: &mut [f32],
-) {
-    finish_rows(cpu, linear.bias.as_deref(), linear.weight.outputs(), changes, y);
-}
-
 /// Magnitudes of DoRA, and the biases.
-fn finish_rows<'a, 'g: 'a>(
+fn finish<'a, 'g: 'a>(
     cpu: &Cpu,
     bias: Option<&[f32]>,
     outputs: usize,
