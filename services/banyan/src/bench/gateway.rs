@@ -108,21 +108,12 @@ async fn through_engine(
     adapters: usize,
     repeat: usize,
 ) -> Result<Burst, Failure> {
-    let vocab_size = engine.model().config().vocab_size;
-    let one = async |client: usize| {
-        let mut answers = Vec::new();
-        for round in 0..args.rounds {
-            let adapter = (adapters > 0).then(|| pool.key(client % adapters));
-            let prompt = prompt(turn(args, repeat, round, client), args.prompt_tokens, vocab_size);
-            answers.push(ask(engine, client::request(adapter, prompt, args.decode_tokens)).await?);
-        }
-        Ok::<_, domain::Fault>(answers)
-    };
-    let begin = Instant::now();
-    let answers = future::try_join_all((0..args.clients).map(one)).await;
-    let answers: Vec<Answer> =
-        answers.map_err(|fault| Failure::Failed(fault.to_string()))?.into_iter().flatten().collect();
-    Ok(Burst::of(begin, &answers))
+    burst(args, engine, repeat, async |client, prompt| {
+        let adapter = (adapters > 0).then(|| pool.key(client % adapters));
+        let answer = ask(engine, client::request(adapter, prompt, args.decode_tokens)).await;
+        answer.map_err(|fault| Failure::Failed(fault.to_string()))
+    })
+    .await
 }
 
 async fn through_platform(
@@ -132,13 +123,26 @@ async fn through_platform(
     adapters: usize,
     repeat: usize,
 ) -> Result<Burst, Failure> {
+    burst(args, engine, repeat, async |client, prompt| {
+        let model = (adapters > 0).then(|| client % adapters);
+        platform.ask(client, model, prompt, args.decode_tokens).await
+    })
+    .await
+}
+
+/// All clients at once, each with its rounds one after the other.
+async fn burst(
+    args: &GatewayBenchArgs,
+    engine: &EngineHandle,
+    repeat: usize,
+    ask: impl AsyncFn(usize, Vec<u32>) -> Result<Answer, Failure>,
+) -> Result<Burst, Failure> {
     let vocab_size = engine.model().config().vocab_size;
     let one = async |client: usize| {
         let mut answers = Vec::new();
         for round in 0..args.rounds {
             let prompt = prompt(turn(args, repeat, round, client), args.prompt_tokens, vocab_size);
-            let model = (adapters > 0).then(|| client % adapters);
-            answers.push(platform.ask(client, model, prompt, args.decode_tokens).await?);
+            answers.push(ask(client, prompt).await?);
         }
         Ok::<_, Failure>(answers)
     };
