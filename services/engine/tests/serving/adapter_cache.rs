@@ -137,6 +137,8 @@ fn pins_are_loaded_before_anybody_asks_and_outlive_a_crowd() {
     let bytes = |industry: &str| {
         let engine = start(EngineConfig::default());
         answer(&engine, ask(industry, "Hello", 1)).unwrap();
+        // The answer may be out before the status of the step that ended it.
+        wait(&engine, "the adapter is counted", |status| status.adapters_ready == 1);
         engine.status().adapter_bytes
     };
     let sizes = INDUSTRIES.map(bytes);
