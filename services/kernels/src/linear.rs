@@ -25,7 +25,7 @@ use crate::matrix::{Matrix, Storage};
 use crate::split::Split;
 pub(crate) use job::{Job, Target};
 
-/// Panels that the best kernels take at a time, or a multiple of it: tasks are cut there.
+/// Panels that kernels take at a time where they take several, or a multiple of it: tasks are cut there.
 const STEP_PANELS: usize = 3;
 /// As above for tiles.
 const STEP_PANELS_AMX: usize = 4;
@@ -102,10 +102,10 @@ impl<'a> Plan<'a> {
         let (panels, depth) = (w.layout().panels, w.layout().depth);
         let tasks = cpu.threads() * if rows <= FEW_ROWS { TASKS_OF_THREAD_FEW_ROWS } else { TASKS_OF_THREAD };
         let worth = TASK_PRODUCTS.div_ceil(rows * depth * 16);
-        let step = match (cpu.isa(), rows) {
-            (Isa::Amx, _) => STEP_PANELS_AMX,
-            (_, 1) => 1,
-            _ => STEP_PANELS,
+        let step = match (cpu.isa(), rows, w.storage()) {
+            (Isa::Amx, ..) => STEP_PANELS_AMX,
+            (_, 2..=8, Storage::F32 | Storage::Bf16) => STEP_PANELS,
+            _ => 1,
         };
         let task_panels = panels.div_ceil(tasks).max(worth).next_multiple_of(step);
         let row_tasks = tasks.div_ceil(panels.div_ceil(task_panels));

@@ -5,9 +5,9 @@ use std::arch::x86_64::*;
 
 use super::blocking;
 use super::job::{Ahead, Job};
-use super::tile::{self, Chain, Grouped};
+use super::tile::{self, Chain, Grouped, Registers};
 use crate::input::Group;
-use crate::matrix::{PANEL, Storage};
+use crate::matrix::Storage;
 
 /// Does `job`.
 ///
@@ -25,35 +25,12 @@ pub unsafe fn run(job: &Job<'_>) {
     }
 }
 
-#[inline(always)]
-fn prefetch(line: *const u8) {
-    // SAFETY: a hint; no memory is accessed.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) }
-}
-
-#[inline(always)]
-fn values(sums: [__m256; 2]) -> [f32; PANEL] {
-    // SAFETY: both are 16 f32.
-    unsafe { std::mem::transmute(sums) }
-}
-
-#[inline(always)]
-fn zero() -> [__m256; 2] {
-    // SAFETY: zeros are numbers.
-    unsafe { std::mem::zeroed() }
-}
-
 struct F32;
 
 impl Chain for F32 {
+    type Registers = Avx2;
     type Weights = [__m256; 2];
-    type Sums = [__m256; 2];
     const LINE_BYTES: usize = 4;
-
-    #[inline(always)]
-    fn zero() -> Self::Sums {
-        zero()
-    }
 
     #[inline(always)]
     unsafe fn load(line: *const u8) -> Self::Weights {
@@ -62,42 +39,21 @@ impl Chain for F32 {
     }
 
     #[inline(always)]
-    unsafe fn add(sums: Self::Sums, weights: Self::Weights, x: *const u8) -> Self::Sums {
+    unsafe fn add(sums: [__m256; 2], weights: Self::Weights, x: *const u8) -> [__m256; 2] {
         // SAFETY: one activation of the row.
         unsafe {
             let x = _mm256_broadcast_ss(&*x.cast());
             [_mm256_fmadd_ps(weights[0], x, sums[0]), _mm256_fmadd_ps(weights[1], x, sums[1])]
         }
     }
-
-    #[inline(always)]
-    fn values(sums: Self::Sums) -> [f32; PANEL] {
-        values(sums)
-    }
-
-    #[inline(always)]
-    fn prefetch(line: *const u8) {
-        prefetch(line);
-    }
-
-    #[inline(always)]
-    unsafe fn tile<const R: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, ahead: Ahead) {
-        // SAFETY: the caller's promise.
-        unsafe { chain_tile::<Self, R, P>(job, row, panel, ahead) }
-    }
 }
 
 struct Bf16;
 
 impl Chain for Bf16 {
+    type Registers = Avx2;
     type Weights = [__m256i; 2];
-    type Sums = [__m256; 2];
     const LINE_BYTES: usize = 8;
-
-    #[inline(always)]
-    fn zero() -> Self::Sums {
-        zero()
-    }
 
     #[inline(always)]
     unsafe fn load(line: *const u8) -> Self::Weights {
@@ -106,7 +62,7 @@ impl Chain for Bf16 {
     }
 
     #[inline(always)]
-    unsafe fn add(mut sums: Self::Sums, weights: Self::Weights, x: *const u8) -> Self::Sums {
+    unsafe fn add(mut sums: [__m256; 2], weights: Self::Weights, x: *const u8) -> [__m256; 2] {
         // SAFETY: two activations of the row.
         unsafe {
             let (even, odd) = (_mm256_broadcast_ss(&*x.cast()), _mm256_broadcast_ss(&*x.add(4).cast()));
@@ -120,37 +76,16 @@ impl Chain for Bf16 {
         }
         sums
     }
-
-    #[inline(always)]
-    fn values(sums: Self::Sums) -> [f32; PANEL] {
-        values(sums)
-    }
-
-    #[inline(always)]
-    fn prefetch(line: *const u8) {
-        prefetch(line);
-    }
-
-    #[inline(always)]
-    unsafe fn tile<const R: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, ahead: Ahead) {
-        // SAFETY: the caller's promise.
-        unsafe { chain_tile::<Self, R, P>(job, row, panel, ahead) }
-    }
 }
 
 struct Int8;
 
 impl Grouped for Int8 {
+    type Registers = Avx2;
     type Weights = [__m128i; 4];
     type Scales = [__m256; 2];
     /// Two sums of each output side by side, four outputs a register.
     type Partial = ([__m256i; 4], i32);
-    type Sums = [__m256; 2];
-
-    #[inline(always)]
-    fn zero() -> Self::Sums {
-        zero()
-    }
 
     #[inline(always)]
     unsafe fn start(start: i32) -> Self::Partial {
@@ -194,7 +129,12 @@ impl Grouped for Int8 {
     }
 
     #[inline(always)]
-    unsafe fn combine(mut sums: Self::Sums, partial: Self::Partial, scales: Self::Scales, group: Group) -> Self::Sums {
+    unsafe fn combine(
+        mut sums: [__m256; 2],
+        partial: Self::Partial,
+        scales: Self::Scales,
+        group: Group,
+    ) -> [__m256; 2] {
         // SAFETY: registers only.
         unsafe {
             let (pairs, start) = partial;
@@ -208,39 +148,63 @@ impl Grouped for Int8 {
         }
         sums
     }
+}
+
+/// 16 registers of 8 f32; sums of 16 outputs take two.
+struct Avx2;
+
+impl Registers for Avx2 {
+    type Sums = [__m256; 2];
 
     #[inline(always)]
-    fn values(sums: Self::Sums) -> [f32; PANEL] {
-        values(sums)
+    fn zero() -> [__m256; 2] {
+        // SAFETY: zeros are numbers.
+        unsafe { std::mem::zeroed() }
+    }
+
+    #[inline(always)]
+    unsafe fn put(y: *mut f32, sums: [__m256; 2]) {
+        for half in 0..2 {
+            // SAFETY: the caller's promise.
+            unsafe { _mm256_storeu_ps(y.add(8 * half), sums[half]) }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add(y: *mut f32, sums: [__m256; 2], scale: f32) {
+        for half in 0..2 {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let y = y.add(8 * half);
+                let change = _mm256_mul_ps(_mm256_set1_ps(scale), sums[half]);
+                _mm256_storeu_ps(y, _mm256_add_ps(_mm256_loadu_ps(y), change));
+            }
+        }
     }
 
     #[inline(always)]
     fn prefetch(line: *const u8) {
-        prefetch(line);
+        // SAFETY: a hint; no memory is accessed.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) }
     }
 
-    #[inline(always)]
-    unsafe fn tile<const R: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, ahead: Ahead) {
+    #[target_feature(enable = "avx2,fma,f16c")]
+    #[inline(never)]
+    unsafe fn chain<C, const R: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, ahead: Ahead)
+    where
+        C: Chain<Registers = Self>,
+    {
         // SAFETY: the caller's promise.
-        unsafe { grouped_tile::<Self, R, P>(job, row, panel, ahead) }
+        unsafe { tile::chain::<C, R, P>(job, row, panel, ahead) }
     }
-}
 
-#[target_feature(enable = "avx2,fma,f16c")]
-#[inline(never)]
-unsafe fn chain_tile<C: Chain, const R: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, ahead: Ahead) {
-    // SAFETY: the caller's promise.
-    unsafe { tile::chain::<C, R, P>(job, row, panel, ahead) }
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-#[inline(never)]
-unsafe fn grouped_tile<G: Grouped, const R: usize, const P: usize>(
-    job: &Job<'_>,
-    row: usize,
-    panel: usize,
-    ahead: Ahead,
-) {
-    // SAFETY: the caller's promise.
-    unsafe { tile::grouped::<G, R, P>(job, row, panel, ahead) }
+    #[target_feature(enable = "avx2,fma,f16c")]
+    #[inline(never)]
+    unsafe fn grouped<G, const R: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, ahead: Ahead)
+    where
+        G: Grouped<Registers = Self>,
+    {
+        // SAFETY: the caller's promise.
+        unsafe { tile::grouped::<G, R, P>(job, row, panel, ahead) }
+    }
 }

@@ -4,9 +4,9 @@ use std::arch::x86_64::*;
 
 use super::blocking;
 use super::job::{Ahead, Job};
-use super::tile::{self, Chain, Grouped};
+use super::tile::{self, Chain, Grouped, Registers};
 use crate::input::Group;
-use crate::matrix::{PANEL, Storage};
+use crate::matrix::Storage;
 
 /// Does `job`; bf16 weights are widened.
 ///
@@ -34,35 +34,12 @@ pub unsafe fn run_bf16(job: &Job<'_>) {
     unsafe { blocking::wide_chain::<Bf16>(job) }
 }
 
-#[inline(always)]
-fn prefetch(line: *const u8) {
-    // SAFETY: a hint; no memory is accessed.
-    unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) }
-}
-
-#[inline(always)]
-fn values(sums: __m512) -> [f32; PANEL] {
-    // SAFETY: both are 16 f32.
-    unsafe { std::mem::transmute(sums) }
-}
-
-#[inline(always)]
-fn zero() -> __m512 {
-    // SAFETY: zeros are numbers.
-    unsafe { std::mem::zeroed() }
-}
-
 struct F32;
 
 impl Chain for F32 {
+    type Registers = Avx512;
     type Weights = __m512;
-    type Sums = __m512;
     const LINE_BYTES: usize = 4;
-
-    #[inline(always)]
-    fn zero() -> Self::Sums {
-        zero()
-    }
 
     #[inline(always)]
     unsafe fn load(line: *const u8) -> Self::Weights {
@@ -71,39 +48,18 @@ impl Chain for F32 {
     }
 
     #[inline(always)]
-    unsafe fn add(sums: Self::Sums, weights: Self::Weights, x: *const u8) -> Self::Sums {
+    unsafe fn add(sums: __m512, weights: Self::Weights, x: *const u8) -> __m512 {
         // SAFETY: one activation of the row.
         unsafe { _mm512_fmadd_ps(weights, _mm512_set1_ps(x.cast::<f32>().read_unaligned()), sums) }
-    }
-
-    #[inline(always)]
-    fn values(sums: Self::Sums) -> [f32; PANEL] {
-        values(sums)
-    }
-
-    #[inline(always)]
-    fn prefetch(line: *const u8) {
-        prefetch(line);
-    }
-
-    #[inline(always)]
-    unsafe fn tile<const R: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, ahead: Ahead) {
-        // SAFETY: the caller's promise.
-        unsafe { chain_tile::<Self, R, P>(job, row, panel, ahead) }
     }
 }
 
 struct WidenedBf16;
 
 impl Chain for WidenedBf16 {
+    type Registers = Avx512;
     type Weights = [__m512; 2];
-    type Sums = __m512;
     const LINE_BYTES: usize = 8;
-
-    #[inline(always)]
-    fn zero() -> Self::Sums {
-        zero()
-    }
 
     #[inline(always)]
     unsafe fn load(line: *const u8) -> Self::Weights {
@@ -117,7 +73,7 @@ impl Chain for WidenedBf16 {
     }
 
     #[inline(always)]
-    unsafe fn add(sums: Self::Sums, weights: Self::Weights, x: *const u8) -> Self::Sums {
+    unsafe fn add(sums: __m512, weights: Self::Weights, x: *const u8) -> __m512 {
         // SAFETY: two activations of the row.
         unsafe {
             let [even, odd] = x.cast::<[f32; 2]>().read_unaligned();
@@ -125,35 +81,14 @@ impl Chain for WidenedBf16 {
             _mm512_fmadd_ps(weights[1], _mm512_set1_ps(odd), sums)
         }
     }
-
-    #[inline(always)]
-    fn values(sums: Self::Sums) -> [f32; PANEL] {
-        values(sums)
-    }
-
-    #[inline(always)]
-    fn prefetch(line: *const u8) {
-        prefetch(line);
-    }
-
-    #[inline(always)]
-    unsafe fn tile<const R: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, ahead: Ahead) {
-        // SAFETY: the caller's promise.
-        unsafe { chain_tile::<Self, R, P>(job, row, panel, ahead) }
-    }
 }
 
 struct Bf16;
 
 impl Chain for Bf16 {
+    type Registers = Avx512Bf16;
     type Weights = __m512i;
-    type Sums = __m512;
     const LINE_BYTES: usize = 4;
-
-    #[inline(always)]
-    fn zero() -> Self::Sums {
-        zero()
-    }
 
     #[inline(always)]
     unsafe fn load(line: *const u8) -> Self::Weights {
@@ -162,7 +97,7 @@ impl Chain for Bf16 {
     }
 
     #[inline(always)]
-    unsafe fn add(sums: Self::Sums, weights: Self::Weights, x: *const u8) -> Self::Sums {
+    unsafe fn add(sums: __m512, weights: Self::Weights, x: *const u8) -> __m512 {
         // SAFETY: two activations of the row; the bits of registers are numbers of any kind.
         unsafe {
             let x = _mm512_set1_epi32(x.cast::<i32>().read_unaligned());
@@ -171,36 +106,15 @@ impl Chain for Bf16 {
             _mm512_dpbf16_ps(sums, weights, x)
         }
     }
-
-    #[inline(always)]
-    fn values(sums: Self::Sums) -> [f32; PANEL] {
-        values(sums)
-    }
-
-    #[inline(always)]
-    fn prefetch(line: *const u8) {
-        prefetch(line);
-    }
-
-    #[inline(always)]
-    unsafe fn tile<const R: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, ahead: Ahead) {
-        // SAFETY: the caller's promise.
-        unsafe { bf16_tile::<Self, R, P>(job, row, panel, ahead) }
-    }
 }
 
 struct Int8;
 
 impl Grouped for Int8 {
+    type Registers = Avx512;
     type Weights = __m512i;
     type Scales = __m512;
     type Partial = __m512i;
-    type Sums = __m512;
-
-    #[inline(always)]
-    fn zero() -> Self::Sums {
-        zero()
-    }
 
     #[inline(always)]
     unsafe fn start(start: i32) -> Self::Partial {
@@ -227,53 +141,81 @@ impl Grouped for Int8 {
     }
 
     #[inline(always)]
-    unsafe fn combine(sums: Self::Sums, partial: Self::Partial, scales: Self::Scales, group: Group) -> Self::Sums {
+    unsafe fn combine(sums: __m512, partial: Self::Partial, scales: Self::Scales, group: Group) -> __m512 {
         // SAFETY: registers only.
         unsafe {
             let factor = _mm512_mul_ps(scales, _mm512_set1_ps(group.scale));
             _mm512_fmadd_ps(_mm512_cvtepi32_ps(partial), factor, sums)
         }
     }
-
-    #[inline(always)]
-    fn values(sums: Self::Sums) -> [f32; PANEL] {
-        values(sums)
-    }
-
-    #[inline(always)]
-    fn prefetch(line: *const u8) {
-        prefetch(line);
-    }
-
-    #[inline(always)]
-    unsafe fn tile<const R: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, ahead: Ahead) {
-        // SAFETY: the caller's promise.
-        unsafe { grouped_tile::<Self, R, P>(job, row, panel, ahead) }
-    }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
-#[inline(never)]
-unsafe fn chain_tile<C: Chain, const R: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, ahead: Ahead) {
-    // SAFETY: the caller's promise.
-    unsafe { tile::chain::<C, R, P>(job, row, panel, ahead) }
+/// The functions of tiles, compiled with `$features`.
+macro_rules! registers {
+    ($(#[$meta:meta])* $name:ident, $features:tt) => {
+        $(#[$meta])*
+        pub struct $name;
+
+        impl Registers for $name {
+            type Sums = __m512;
+
+            #[inline(always)]
+            fn zero() -> __m512 {
+                // SAFETY: zeros are numbers.
+                unsafe { std::mem::zeroed() }
+            }
+
+            #[inline(always)]
+            unsafe fn put(y: *mut f32, sums: __m512) {
+                // SAFETY: the caller's promise.
+                unsafe { _mm512_storeu_ps(y, sums) }
+            }
+
+            #[inline(always)]
+            unsafe fn add(y: *mut f32, sums: __m512, scale: f32) {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let change = _mm512_mul_ps(_mm512_set1_ps(scale), sums);
+                    _mm512_storeu_ps(y, _mm512_add_ps(_mm512_loadu_ps(y), change));
+                }
+            }
+
+            #[inline(always)]
+            fn prefetch(line: *const u8) {
+                // SAFETY: a hint; no memory is accessed.
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) }
+            }
+
+            #[target_feature(enable = $features)]
+            #[inline(never)]
+            unsafe fn chain<C, const R: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, ahead: Ahead)
+            where
+                C: Chain<Registers = Self>,
+            {
+                // SAFETY: the caller's promise.
+                unsafe { tile::chain::<C, R, P>(job, row, panel, ahead) }
+            }
+
+            #[target_feature(enable = $features)]
+            #[inline(never)]
+            unsafe fn grouped<G, const R: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, ahead: Ahead)
+            where
+                G: Grouped<Registers = Self>,
+            {
+                // SAFETY: the caller's promise.
+                unsafe { tile::grouped::<G, R, P>(job, row, panel, ahead) }
+            }
+        }
+    };
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
-#[inline(never)]
-unsafe fn grouped_tile<G: Grouped, const R: usize, const P: usize>(
-    job: &Job<'_>,
-    row: usize,
-    panel: usize,
-    ahead: Ahead,
-) {
-    // SAFETY: the caller's promise.
-    unsafe { tile::grouped::<G, R, P>(job, row, panel, ahead) }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
-#[inline(never)]
-unsafe fn bf16_tile<C: Chain, const R: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, ahead: Ahead) {
-    // SAFETY: the caller's promise.
-    unsafe { tile::chain::<C, R, P>(job, row, panel, ahead) }
-}
+registers!(
+    /// 32 registers of 16 f32, with VNNI.
+    Avx512,
+    "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma"
+);
+registers!(
+    /// As [`Avx512`], with products of bf16.
+    Avx512Bf16,
+    "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma"
+);

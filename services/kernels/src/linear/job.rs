@@ -1,13 +1,18 @@
 //! What one task of a product is: some rows of an input, some panels of a matrix, and where the results go.
+#![expect(clippy::needless_range_loop, reason = "several arrays of registers share an index")]
 
 #[cfg(target_arch = "x86_64")]
 mod tiled;
 
 use std::ops::Range;
 
+use super::tile::Registers;
 use crate::input::FormRows;
 use crate::matrix::{GROUP, LINE, Layout, Matrix, PANEL, Storage};
 use crate::split::Split;
+
+/// Rows of a tile at most, if they do not follow one another in the input.
+pub const LISTED_ROWS: usize = 8;
 
 /// Rows × panels × lines of one product. Every kernel takes one.
 #[derive(Clone)]
@@ -94,19 +99,27 @@ impl<'a> Job<'a> {
         (unsafe { self.scales.as_ptr().add(panel * stride + self.groups().start * 2 * PANEL) }, stride)
     }
 
-    /// The activation of `row` that the first line of the job begins with; a line is so many bytes of it.
+    /// The activations of `R` rows that the first line of the job begins with; a line is so many bytes of each.
     #[inline(always)]
-    pub fn activations(&self, row: usize, line_bytes: usize) -> *const u8 {
-        // SAFETY: `new`'s caller has promised the row.
-        unsafe { self.x.data.add(self.x_row(row) * self.x.stride + self.lines.start * line_bytes) }
+    pub fn activations<const R: usize>(&self, row: usize, line_bytes: usize) -> [*const u8; R] {
+        let first = self.lines.start * line_bytes;
+        // SAFETY: `new`'s caller has promised the rows.
+        self.each_row(row, |row| unsafe { self.x.data.add(row * self.x.stride + first) })
     }
 
-    /// Scale and start of the groups of `row`.
+    /// Scale and start of the groups of `R` rows.
     #[inline(always)]
-    pub fn activation_groups(&self, row: usize) -> *const crate::input::Group {
-        let of_row = self.layout.depth / GROUP;
+    pub fn activation_groups<const R: usize>(&self, row: usize) -> [*const crate::input::Group; R] {
+        let (of_row, first) = (self.layout.depth / GROUP, self.groups().start);
         // SAFETY: as above.
-        unsafe { self.x.groups.as_ptr().add(self.x_row(row) * of_row + self.groups().start) }
+        self.each_row(row, |row| unsafe { self.x.groups.as_ptr().add(row * of_row + first) })
+    }
+
+    /// Bytes from each of `rows` to the next one, where they follow one another in the input.
+    #[inline(always)]
+    pub fn distance(&self, rows: Range<usize>) -> Option<usize> {
+        let follow = self.x_rows.is_none_or(|list| list[rows].windows(2).all(|pair| pair[0] + 1 == pair[1]));
+        follow.then_some(self.x.stride)
     }
 
     /// Groups of an int8 job.
@@ -117,8 +130,16 @@ impl<'a> Job<'a> {
     }
 
     /// Hands over the sums of `R` rows and `P` panels.
+    ///
+    /// # Safety
+    /// The machine has the instructions of `T`.
     #[inline(always)]
-    pub fn put<const R: usize, const P: usize>(&self, row: usize, panel: usize, sums: [[[f32; PANEL]; P]; R]) {
+    pub unsafe fn put<T: Registers, const R: usize, const P: usize>(
+        &self,
+        row: usize,
+        panel: usize,
+        sums: [[T::Sums; P]; R],
+    ) {
         let Target { y, first, stride, width, rows, add } = self.target;
         let output = panel * PANEL;
         let end = (output + P * PANEL).min(width);
@@ -127,57 +148,76 @@ impl<'a> Job<'a> {
             let row = first + rows.map_or(row + r, |rows| rows[row + r]) * stride;
             at[r] = y.address(row + output..row + end);
         }
-        if end < output + P * PANEL {
-            for r in 0..R {
-                for p in 0..P {
-                    let (sums, count) = (sums[r][p], (end - output).saturating_sub(p * PANEL).min(PANEL));
-                    // SAFETY: as below, for the elements that there are.
-                    let y = unsafe { std::slice::from_raw_parts_mut(at[r].wrapping_add(p * PANEL), count) };
-                    put_part(y, &sums, add);
-                }
-            }
-            return;
-        }
         // Apart from each other, so that sums go from registers to memory without a look at each.
-        match add {
-            None => {
-                for r in 0..R {
-                    // SAFETY: `P` panels of the row are inside of `y`, and this job's alone, by the promise of `new`'s caller.
-                    unsafe { *at[r].cast() = sums[r] };
+        // SAFETY: the outputs up to `end` are inside of `y`, and this job's alone, by the promise of `new`'s caller.
+        unsafe {
+            match add {
+                _ if end < output + P * PANEL => put_part::<T, R, P>(&at, end - output, &sums, add),
+                None => {
+                    for r in 0..R {
+                        for p in 0..P {
+                            T::put(at[r].add(p * PANEL), sums[r][p]);
+                        }
+                    }
                 }
-            }
-            Some(scale) => {
-                for r in 0..R {
-                    // SAFETY: as above.
-                    let y = unsafe { &mut *at[r].cast::<[[f32; PANEL]; P]>() };
-                    for p in 0..P {
-                        add_scaled(&mut y[p], &sums[r][p], scale);
+                Some(scale) => {
+                    for r in 0..R {
+                        for p in 0..P {
+                            T::add(at[r].add(p * PANEL), sums[r][p], scale);
+                        }
                     }
                 }
             }
         }
     }
 
+    /// What belongs to `R` rows of the input. More than [`LISTED_ROWS`] follow one another: addresses at equal distances
+    /// take two registers, others one each, of which there are no more.
     #[inline(always)]
-    fn x_row(&self, row: usize) -> usize {
-        self.x_rows.map_or(row, |rows| rows[row])
+    fn each_row<T, const R: usize>(&self, row: usize, of: impl Fn(usize) -> *const T) -> [*const T; R] {
+        let mut all = [std::ptr::null(); R];
+        let begin = self.x_rows.filter(|_| R > LISTED_ROWS).map_or(row, |rows| rows[row]);
+        for r in 0..R {
+            all[r] = match self.x_rows {
+                Some(rows) if R <= LISTED_ROWS => of(rows[row + r]),
+                _ => of(begin + r),
+            };
+        }
+        all
     }
 }
 
-/// The last panel, if it is not full.
+/// The last panel, if it is not full: `count` outputs of a row.
+///
+/// # Safety
+/// The machine has the instructions of `T`, and they are inside of `y`.
+#[cold]
+#[inline(always)]
+unsafe fn put_part<T: Registers, const R: usize, const P: usize>(
+    at: &[*mut f32; R],
+    count: usize,
+    sums: &[[T::Sums; P]; R],
+    add: Option<f32>,
+) {
+    for r in 0..R {
+        let mut values = [0.0; PANEL];
+        for p in 0..P {
+            let count = count.saturating_sub(p * PANEL).min(PANEL);
+            // SAFETY: the caller's promise.
+            unsafe {
+                T::put(values.as_mut_ptr(), sums[r][p]);
+                let y = std::slice::from_raw_parts_mut(at[r].wrapping_add(p * PANEL), count);
+                copy_or_add(y, &values, add);
+            }
+        }
+    }
+}
+
 #[cold]
 #[inline(never)]
-fn put_part(y: &mut [f32], sums: &[f32; PANEL], add: Option<f32>) {
+fn copy_or_add(y: &mut [f32], sums: &[f32; PANEL], add: Option<f32>) {
     match add {
         None => y.copy_from_slice(&sums[..y.len()]),
-        Some(scale) => add_scaled(y, sums, scale),
-    }
-}
-
-/// Two roundings on every machine: the result does not depend on whether there is an FMA.
-#[inline(always)]
-fn add_scaled(y: &mut [f32], sums: &[f32; PANEL], scale: f32) {
-    for (y, sum) in y.iter_mut().zip(sums) {
-        *y += scale * sum;
+        Some(scale) => y.iter_mut().zip(sums).for_each(|(y, sum)| *y += scale * sum),
     }
 }

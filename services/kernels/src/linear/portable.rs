@@ -3,7 +3,7 @@ use half::f16;
 
 use super::blocking;
 use super::job::{Ahead, Job};
-use super::tile::{self, Chain, Grouped};
+use super::tile::{self, Chain, Grouped, Registers};
 use crate::input::Group;
 use crate::matrix::{LINE, PANEL, Storage};
 
@@ -22,14 +22,9 @@ pub fn run(job: &Job<'_>) {
 struct F32;
 
 impl Chain for F32 {
+    type Registers = Portable;
     type Weights = [f32; PANEL];
-    type Sums = [f32; PANEL];
     const LINE_BYTES: usize = 4;
-
-    #[inline(always)]
-    fn zero() -> Self::Sums {
-        [0.0; PANEL]
-    }
 
     #[inline(always)]
     unsafe fn load(line: *const u8) -> Self::Weights {
@@ -38,7 +33,7 @@ impl Chain for F32 {
     }
 
     #[inline(always)]
-    unsafe fn add(mut sums: Self::Sums, weights: Self::Weights, x: *const u8) -> Self::Sums {
+    unsafe fn add(mut sums: [f32; PANEL], weights: Self::Weights, x: *const u8) -> [f32; PANEL] {
         // SAFETY: one activation of the row.
         let x = unsafe { x.cast::<f32>().read_unaligned() };
         for o in 0..PANEL {
@@ -46,33 +41,14 @@ impl Chain for F32 {
         }
         sums
     }
-
-    #[inline(always)]
-    fn values(sums: Self::Sums) -> [f32; PANEL] {
-        sums
-    }
-
-    #[inline(always)]
-    fn prefetch(_: *const u8) {}
-
-    #[inline(always)]
-    unsafe fn tile<const R: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, ahead: Ahead) {
-        // SAFETY: the caller's promise.
-        unsafe { chain_tile::<Self, R, P>(job, row, panel, ahead) }
-    }
 }
 
 struct Bf16;
 
 impl Chain for Bf16 {
+    type Registers = Portable;
     type Weights = [[f32; PANEL]; 2];
-    type Sums = [f32; PANEL];
     const LINE_BYTES: usize = 8;
-
-    #[inline(always)]
-    fn zero() -> Self::Sums {
-        [0.0; PANEL]
-    }
 
     #[inline(always)]
     unsafe fn load(line: *const u8) -> Self::Weights {
@@ -82,7 +58,7 @@ impl Chain for Bf16 {
     }
 
     #[inline(always)]
-    unsafe fn add(mut sums: Self::Sums, weights: Self::Weights, x: *const u8) -> Self::Sums {
+    unsafe fn add(mut sums: [f32; PANEL], weights: Self::Weights, x: *const u8) -> [f32; PANEL] {
         // SAFETY: two activations of the row.
         let x = unsafe { x.cast::<[f32; 2]>().read_unaligned() };
         for (weights, x) in weights.iter().zip(x) {
@@ -92,34 +68,15 @@ impl Chain for Bf16 {
         }
         sums
     }
-
-    #[inline(always)]
-    fn values(sums: Self::Sums) -> [f32; PANEL] {
-        sums
-    }
-
-    #[inline(always)]
-    fn prefetch(_: *const u8) {}
-
-    #[inline(always)]
-    unsafe fn tile<const R: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, ahead: Ahead) {
-        // SAFETY: the caller's promise.
-        unsafe { chain_tile::<Self, R, P>(job, row, panel, ahead) }
-    }
 }
 
 struct Int8;
 
 impl Grouped for Int8 {
+    type Registers = Portable;
     type Weights = [u8; LINE];
     type Scales = [f32; PANEL];
     type Partial = [i32; PANEL];
-    type Sums = [f32; PANEL];
-
-    #[inline(always)]
-    fn zero() -> Self::Sums {
-        [0.0; PANEL]
-    }
 
     #[inline(always)]
     unsafe fn start(start: i32) -> Self::Partial {
@@ -151,41 +108,63 @@ impl Grouped for Int8 {
     }
 
     #[inline(always)]
-    unsafe fn combine(mut sums: Self::Sums, partial: Self::Partial, scales: Self::Scales, group: Group) -> Self::Sums {
+    unsafe fn combine(
+        mut sums: [f32; PANEL],
+        partial: Self::Partial,
+        scales: Self::Scales,
+        group: Group,
+    ) -> [f32; PANEL] {
         for o in 0..PANEL {
             sums[o] = (partial[o] as f32).mul_add(scales[o] * group.scale, sums[o]);
         }
         sums
     }
+}
+
+/// 16 f32 in whatever registers there are.
+pub struct Portable;
+
+impl Registers for Portable {
+    type Sums = [f32; PANEL];
 
     #[inline(always)]
-    fn values(sums: Self::Sums) -> [f32; PANEL] {
-        sums
+    fn zero() -> [f32; PANEL] {
+        [0.0; PANEL]
+    }
+
+    #[inline(always)]
+    unsafe fn put(y: *mut f32, sums: [f32; PANEL]) {
+        // SAFETY: the caller's promise.
+        unsafe { y.cast::<[f32; PANEL]>().write_unaligned(sums) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(y: *mut f32, sums: [f32; PANEL], scale: f32) {
+        // SAFETY: the caller's promise.
+        let y = unsafe { &mut *y.cast::<[f32; PANEL]>() };
+        for o in 0..PANEL {
+            y[o] += scale * sums[o];
+        }
     }
 
     #[inline(always)]
     fn prefetch(_: *const u8) {}
 
-    #[inline(always)]
-    unsafe fn tile<const R: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, ahead: Ahead) {
+    #[inline(never)]
+    unsafe fn chain<C, const R: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, ahead: Ahead)
+    where
+        C: Chain<Registers = Self>,
+    {
         // SAFETY: the caller's promise.
-        unsafe { grouped_tile::<Self, R, P>(job, row, panel, ahead) }
+        unsafe { tile::chain::<C, R, P>(job, row, panel, ahead) }
     }
-}
 
-#[inline(never)]
-unsafe fn chain_tile<C: Chain, const R: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, ahead: Ahead) {
-    // SAFETY: the caller's promise.
-    unsafe { tile::chain::<C, R, P>(job, row, panel, ahead) }
-}
-
-#[inline(never)]
-unsafe fn grouped_tile<G: Grouped, const R: usize, const P: usize>(
-    job: &Job<'_>,
-    row: usize,
-    panel: usize,
-    ahead: Ahead,
-) {
-    // SAFETY: the caller's promise.
-    unsafe { tile::grouped::<G, R, P>(job, row, panel, ahead) }
+    #[inline(never)]
+    unsafe fn grouped<G, const R: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, ahead: Ahead)
+    where
+        G: Grouped<Registers = Self>,
+    {
+        // SAFETY: the caller's promise.
+        unsafe { tile::grouped::<G, R, P>(job, row, panel, ahead) }
+    }
 }

@@ -128,6 +128,32 @@ fn a_row_has_the_same_bits_alone_and_in_any_batch_and_with_any_threads() {
     }
 }
 
+/// As adapters name theirs: rows that follow one another go through other tiles than rows that do not.
+#[test]
+fn rows_that_a_list_names_have_the_bits_of_these_rows() {
+    let (inputs, outputs) = (300, 70);
+    let x = values(40 * inputs, 7);
+    let lists: [Vec<usize>; 5] =
+        [vec![5], (20..28).collect(), (3..39).collect(), (0..40).rev().collect(), (0..40).step_by(3).collect()];
+    for cpu in cpus(1) {
+        for storage in STORAGES {
+            let w = Matrix::from_values(&cpu, outputs, inputs, storage, &values(outputs * inputs, 8));
+            let all = multiply(&cpu, &x, &w);
+            let input = Input::new(&cpu, &x, inputs, storage.into());
+            for list in &lists {
+                let want: Vec<f32> = list.iter().flat_map(|row| &all[row * outputs..][..outputs]).copied().collect();
+                let mut y = vec![f32::NAN; list.len() * outputs];
+                let split = Split::new(&mut y);
+                let target = Target { y: &split, first: 0, stride: outputs, width: outputs, rows: None, add: None };
+                let (form, panels) = (input.form(cpu.isa(), storage), 0..w.layout().panels);
+                // SAFETY: the input was prepared for this isa and has these rows; `y` is this job's alone.
+                unsafe { run(cpu.isa(), &Job::new(form, Some(list), &w, 0..list.len(), panels, target)) };
+                assert_same_bits(&y, &want);
+            }
+        }
+    }
+}
+
 #[test]
 fn several_matrices_of_one_input_give_the_bits_of_each() {
     let (rows, inputs) = (5, 96);

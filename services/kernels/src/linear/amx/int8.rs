@@ -8,6 +8,7 @@ use super::rows::Rows;
 use super::tiles::{ROW_BYTES, Shape, TILE_BYTES, TILE_ROWS, Tiles};
 use super::{TILE_LINES, parts, prefetch};
 use crate::input::Group;
+use crate::linear::avx512::Avx512;
 use crate::linear::job::Job;
 use crate::matrix::{GROUP, LINE, PANEL};
 
@@ -111,7 +112,7 @@ impl Part<'_> {
         let Part { job, groups: Range { start, end } } = *self;
         let of = Operands {
             x: Rows::new(job, row, ROWS),
-            x_groups: std::array::from_fn(|r| job.activation_groups(row + r)),
+            x_groups: std::array::from_fn(|r| job.activation_groups::<1>(row + r)[0]),
             w: job.weights(panel).0,
             w_scales: job.weight_scales(panel).0,
             fetch,
@@ -142,7 +143,7 @@ impl Part<'_> {
             } else {
                 of.scale(&mut sums, even, group - 1);
             }
-            job.put(row, panel, sums.map(|sum| [std::mem::transmute::<__m512, [f32; PANEL]>(sum)]));
+            job.put::<Avx512, _, _>(row, panel, sums.map(|sum| [sum]));
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::tiles::{ROW_BYTES, TILE_BYTES, TILE_ROWS, Tiles};
 use crate::linear::job::Job;
+use crate::linear::portable::Portable;
 use crate::matrix::LINE;
 
 /// The activations of up to 16 rows.
@@ -21,11 +22,11 @@ impl Rows {
         let mut rows = Rows {
             count,
             stride: job.distance(row..row + count),
-            first: [job.activations(row, LINE_BYTES); TILE_ROWS],
+            first: [job.activations::<1>(row, LINE_BYTES)[0]; TILE_ROWS],
         };
         if rows.stride.is_none() {
             for r in 1..count {
-                rows.first[r] = job.activations(row + r, LINE_BYTES);
+                [rows.first[r]] = job.activations(row + r, LINE_BYTES);
             }
         }
         rows
@@ -87,7 +88,7 @@ pub unsafe fn put<T: Tiles, const C: usize>(tiles: &mut T, job: &Job<'_>, row: u
         let mut sums = Sums([[0.0; TILE_ROWS]; TILE_ROWS]);
         tiles.store::<C>(sums.0.as_mut_ptr().cast(), ROW_BYTES);
         for (r, sums) in sums.0[..count].iter().enumerate() {
-            job.put(row + r, panel, [[*sums]]);
+            job.put::<Portable, 1, 1>(row + r, panel, [[*sums]]);
         }
     }
 }

@@ -6,13 +6,6 @@ use super::{Job, Target};
 use crate::matrix::PANEL;
 
 impl Job<'_> {
-    /// Bytes from each of `rows` to the next one, where they follow one another in the input.
-    #[inline(always)]
-    pub fn distance(&self, rows: Range<usize>) -> Option<usize> {
-        let follow = self.x_rows.is_none_or(|list| list[rows].windows(2).all(|pair| pair[0] + 1 == pair[1]));
-        follow.then_some(self.x.stride)
-    }
-
     /// Panels, the first of the job's, whose sums replace what is in `y`: all 16 of them, rows one behind the other.
     #[inline(always)]
     pub fn panels_in_place(&self) -> Range<usize> {
