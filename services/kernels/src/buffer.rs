@@ -1,4 +1,5 @@
-//! Memory of packed weights: 64-byte-aligned bytes that are ours or a file's, shared by the matrices that lie in them.
+//! Memory of packed weights: 64-byte-aligned bytes that are ours or a file's, shared by the matrices that lie in them. And
+//! memory of activations, of the same alignment.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fs::File;
@@ -69,6 +70,13 @@ impl Buffer {
     /// The bytes to write, while nobody shares them.
     pub fn get_mut(&mut self) -> Option<&mut [u8]> {
         Arc::get_mut(&mut self.owner)?.bytes_mut().map(|bytes| &mut bytes[self.range.clone()])
+    }
+
+    /// As [`Buffer::get_mut`], as many numbers as fit. Bytes that were zeroed are zeros.
+    pub fn get_f32_mut(&mut self) -> Option<&mut [f32]> {
+        let bytes = self.get_mut()?;
+        // SAFETY: the bits of an f32 are any four bytes; the buffer is aligned, so nothing is left out in front.
+        Some(unsafe { bytes.align_to_mut::<f32>() }.1)
     }
 }
 
@@ -164,6 +172,8 @@ mod tests {
             let mut buffer = Buffer::zeroed(len);
             assert_eq!((buffer.len(), buffer.as_ptr() as usize % ALIGNMENT), (len, 0));
             assert!(buffer.iter().all(|byte| *byte == 0));
+            assert_eq!(buffer.get_f32_mut().unwrap().len(), len / 4);
+            assert!(buffer.get_f32_mut().unwrap().iter().all(|number| *number == 0.0));
             buffer.get_mut().unwrap().fill(7);
             let shared = buffer.slice(0..len);
             assert!(buffer.get_mut().is_none());

@@ -1,6 +1,8 @@
 //! The weights of a base model, named as the mathematics uses them, and where they come from: a checkpoint, or a seed.
 
-use kernels::{Cpu, Matrix, Storage};
+use std::ops::Range;
+
+use kernels::{ALIGNMENT, Buffer, Cpu, Matrix, Storage};
 
 use super::{LoadError, ModelConfig};
 
@@ -145,7 +147,31 @@ impl Weights {
         };
         let layers = (0..config.layers).map(&mut layer).collect();
         let head = (!config.tied_embeddings).then(|| matrix(vocab, hidden));
-        Weights { embed, layers, norm: vec![1.0; hidden], head }
+        let mut weights = Weights { embed, layers, norm: vec![1.0; hidden], head };
+        weights.gather();
+        weights
+    }
+
+    /// Moves all matrices into one buffer, as a mapped base has them in one file: small ones of their own would lie on
+    /// small pages, which costs a tenth and more of a product.
+    fn gather(&mut self) {
+        let linears = self.layers.iter_mut().flat_map(|layer| &mut layer.linears).map(|linear| &mut linear.weight);
+        let mut matrices: Vec<&mut Matrix> = linears.chain([&mut self.embed]).chain(&mut self.head).collect();
+        let mut places: Vec<Range<usize>> = Vec::with_capacity(matrices.len());
+        for matrix in &matrices {
+            let begin = places.last().map_or(0, |last| last.end.next_multiple_of(ALIGNMENT));
+            places.push(begin..begin + matrix.packed().len());
+        }
+        let mut whole = Buffer::zeroed(places.last().map_or(0, |last| last.end));
+        let bytes = whole.get_mut().expect("nobody shares it yet");
+        for (matrix, place) in matrices.iter().zip(&places) {
+            bytes[place.clone()].copy_from_slice(matrix.packed());
+        }
+        for (matrix, place) in matrices.iter_mut().zip(places) {
+            let (outputs, inputs, storage) = (matrix.outputs(), matrix.inputs(), matrix.storage());
+            let moved = Matrix::from_packed(outputs, inputs, storage, whole.slice(place));
+            **matrix = moved.expect("the same bytes");
+        }
     }
 }
 
