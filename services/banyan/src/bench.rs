@@ -15,6 +15,7 @@ mod residency;
 mod roofline;
 mod shape;
 mod speed;
+mod storm;
 mod subject;
 mod swap;
 mod synthetic;
@@ -35,6 +36,7 @@ pub fn bench(args: &BenchArgs, as_json: bool) -> Outcome {
         Some(BenchMode::Speed(args)) => speed::speed(args, as_json),
         Some(BenchMode::Clients(args)) => clients::clients(args, as_json),
         Some(BenchMode::Load(args)) => load::load(args, as_json),
+        Some(BenchMode::Storm(args)) => storm::storm(args, as_json),
         Some(BenchMode::Swap(args)) => swap::swap(args, as_json),
         Some(BenchMode::Gateway(args)) => gateway::gateway(args, as_json),
         Some(BenchMode::Machine(args)) => ceilings::machine(args, as_json),

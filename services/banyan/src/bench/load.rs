@@ -2,6 +2,7 @@
 //! not. It measures what the residency of adapters costs, and whom.
 
 mod drive;
+mod packed;
 
 use std::{
     collections::HashSet,
@@ -77,14 +78,21 @@ pub fn load(args: &LoadBenchArgs, as_json: bool) -> Outcome {
     let made_seconds = begin.elapsed().as_secs_f64();
     let sequences = args.clients.unwrap_or(0);
     let room = Room { sequences, tokens_each, waiting: WAITING.max(sequences), adapter_bytes: None };
-    let engine = subject.start(&args.model, &room, pool.clone())?;
+    let images = args.packed.then(packed::Images::new).transpose()?;
+    let mut model = args.model.clone();
+    model.set.extend(images.as_ref().map(packed::Images::setting));
+    let engine = subject.start(&model, &room, pool.clone())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let each_seconds = (args.warm_up_seconds + args.seconds).ceil() as usize;
     let bar = report::progress(each_seconds * args.touched.len());
     let mut rows: Vec<Row> = Vec::new();
     for &touched in &args.touched {
-        bar.set_message(format!("{touched} of {} adapters", args.registered));
         let adapters = Touched::new(args, &pool, touched);
+        if let Some(images) = &images {
+            bar.set_message(format!("packing {touched} adapters"));
+            runtime.block_on(images.fill(&engine, adapters.all()))?;
+        }
+        bar.set_message(format!("{touched} of {} adapters", args.registered));
         let first = rows.first().map(|row| row.tokens_per_second);
         rows.push(runtime.block_on(measure(args, &engine, &pool, &adapters, first, &bar)));
     }
@@ -101,6 +109,7 @@ pub fn load(args: &LoadBenchArgs, as_json: bool) -> Outcome {
         "zipf": args.zipf,
         "adapter_rank": args.rank,
         "adapter_files": args.contents,
+        "cold_adapters_come_from": if args.packed { "packed images" } else { "files" },
         "adapter_files_made_in_seconds": (made_seconds * 10.0).round() / 10.0,
         "prompt_tokens": args.prompt_tokens,
         "decode_tokens": args.decode_tokens,
@@ -122,11 +131,19 @@ impl Touched {
         Self { pool: pool.clone(), zipf: Zipf::new(touched, args.zipf), registered: args.registered }
     }
 
+    fn key(&self, random: &mut impl rand::Rng) -> AdapterKey {
+        self.of_rank(self.zipf.rank(random))
+    }
+
+    /// Every touched one, the most frequent last: it is in memory at the end.
+    fn all(&self) -> Vec<AdapterKey> {
+        (0..self.zipf.ranks()).rev().map(|rank| self.of_rank(rank)).collect()
+    }
+
     /// The touched ones lie anywhere among the registered: rank k is at `k * stride`, for a stride without a common
     /// divisor.
-    fn key(&self, random: &mut impl rand::Rng) -> AdapterKey {
-        let rank = self.zipf.rank(random) as u128;
-        self.pool.key((rank * u128::from(stride(self.registered as u64)) % self.registered as u128) as usize)
+    fn of_rank(&self, rank: usize) -> AdapterKey {
+        self.pool.key((rank as u128 * u128::from(stride(self.registered as u64)) % self.registered as u128) as usize)
     }
 }
 

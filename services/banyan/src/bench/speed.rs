@@ -29,6 +29,9 @@ struct Case {
     #[serde(serialize_with = "super::serialize_dtype")]
     dtype: DtypeArg,
     batch: usize,
+    /// Sequences of the batch that use no adapter.
+    base_rows: usize,
+    /// Distinct ones, over the other sequences.
     adapters: usize,
     /// None without adapters.
     rank: Option<usize>,
@@ -113,26 +116,41 @@ fn plan(args: &SpeedBenchArgs, dtype: DtypeArg) -> Result<Vec<Plan>, Failure> {
         let engine = subject.start(&args.model, &room, pool.clone())?;
         pools.insert(rank, (pool, engine));
     }
-    for &batch in &args.batch {
-        for &adapters in args.adapters.iter().filter(|adapters| **adapters <= batch) {
-            for (nth, &rank) in args.rank.iter().enumerate() {
-                let (Some((pool, engine)), true) = (pools.get(&rank), adapters > 0 || nth == 0) else { continue };
-                plans.push(Plan {
-                    case: Case { dtype, batch, adapters, rank: (adapters > 0).then_some(rank) },
-                    engine: engine.clone(),
-                    demand: Demand::of(&subject.model),
-                    keys: pool.keys(adapters),
-                    adapter_weights: adapter_weights(base, rank) as f64,
-                    prefill: Vec::new(),
-                    decode: Vec::new(),
-                });
-            }
-        }
+    for case in cases(args, dtype) {
+        let rank = case.rank.or(args.rank.first().copied());
+        let Some((rank, (pool, engine))) = rank.and_then(|rank| Some((rank, pools.get(&rank)?))) else { continue };
+        plans.push(Plan {
+            case,
+            engine: engine.clone(),
+            demand: Demand::of(&subject.model),
+            keys: pool.keys(case.adapters),
+            adapter_weights: adapter_weights(base, rank) as f64,
+            prefill: Vec::new(),
+            decode: Vec::new(),
+        });
     }
     for plan in &plans {
         executor::block_on(run(plan, args, 0, 2))?;
     }
     Ok(plans)
+}
+
+/// What can be: no more adapters than sequences that may use one, and ranks only where there are adapters.
+fn cases(args: &SpeedBenchArgs, dtype: DtypeArg) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for &batch in &args.batch {
+        for &adapters in &args.adapters {
+            if adapters == 0 {
+                cases.push(Case { dtype, batch, base_rows: batch, adapters, rank: None });
+                continue;
+            }
+            for &base_rows in args.base_rows.iter().filter(|base_rows| **base_rows + adapters <= batch) {
+                let with = |rank: &usize| Case { dtype, batch, base_rows, adapters, rank: Some(*rank) };
+                cases.extend(args.rank.iter().map(with));
+            }
+        }
+    }
+    cases
 }
 
 async fn measure(plan: &mut Plan, args: &SpeedBenchArgs, repeat: usize) -> Result<(), Failure> {
@@ -162,7 +180,8 @@ fn decode_rate(answers: &[Answer]) -> Option<f64> {
 async fn run(plan: &Plan, args: &SpeedBenchArgs, repeat: usize, max_tokens: u32) -> Result<Vec<Answer>, Failure> {
     let vocab_size = plan.engine.model().config().vocab_size;
     let asked = (0..plan.case.batch).map(|index| {
-        let adapter = (!plan.keys.is_empty()).then(|| plan.keys[index % plan.keys.len()]);
+        // The sequences without an adapter come last.
+        let adapter = (index < plan.case.batch - plan.case.base_rows).then(|| plan.keys[index % plan.keys.len()]);
         let prompt = prompt(repeat * plan.case.batch + index, args.prompt_tokens, vocab_size);
         ask(&plan.engine, client::request(adapter, prompt, max_tokens))
     });
@@ -197,7 +216,7 @@ fn decode_work(plan: &Plan, args: &SpeedBenchArgs) -> Work {
         logits_rows: batch,
         attended: batch * context,
         kv_tokens: batch * context,
-        ..adapters_work(plan, batch)
+        ..adapters_work(plan, 1.0)
     }
 }
 
@@ -212,14 +231,14 @@ fn prefill_work(plan: &Plan, args: &SpeedBenchArgs) -> Work {
         logits_rows: batch,
         attended: batch * prompt * (prompt + 1.0) / 2.0,
         kv_tokens: 0.0,
-        ..adapters_work(plan, rows)
+        ..adapters_work(plan, prompt)
     }
 }
 
+/// `rows` of each sequence.
 fn adapters_work(plan: &Plan, rows: f64) -> Work {
-    let adapted = !plan.keys.is_empty();
     Work {
-        adapted_rows: if adapted { rows } else { 0.0 },
+        adapted_rows: (plan.case.batch - plan.case.base_rows) as f64 * rows,
         adapter_weights: plan.adapter_weights,
         adapter_bytes: executor::block_on(residency::bytes(&plan.engine, &plan.keys)) as f64,
         ..Work::default()
@@ -227,12 +246,24 @@ fn adapters_work(plan: &Plan, rows: f64) -> Work {
 }
 
 fn table(rows: &[Row]) -> Table {
-    let head = ["DTYPE", "BATCH", "ADAPTERS", "RANK", "PREFILL tokens/s", "ROOF", "DECODE tokens/s", "ROOF", "STEP ms"];
+    let head = [
+        "DTYPE",
+        "BATCH",
+        "BASE ROWS",
+        "ADAPTERS",
+        "RANK",
+        "PREFILL tokens/s",
+        "ROOF",
+        "DECODE tokens/s",
+        "ROOF",
+        "STEP ms",
+    ];
     let mut table = Table::new(&head);
     for row in rows {
         table.row([
             dtype_name(row.case.dtype).to_owned(),
             row.case.batch.to_string(),
+            row.case.base_rows.to_string(),
             row.case.adapters.to_string(),
             row.case.rank.map_or_else(|| "-".to_owned(), |rank| rank.to_string()),
             report::rate(row.prefill_tokens_per_second),

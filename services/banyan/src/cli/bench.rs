@@ -17,6 +17,7 @@ Examples:
   banyan bench speed --shape qwen2.5-0.5b --dtype bf16 --batch 1,16 --adapters 0,16
   banyan bench clients --shape qwen2.5-0.5b           16 clients: base, one adapter, 16 adapters
   banyan bench load --rate 8 --registered 100000      Poisson arrivals over many adapters
+  banyan bench storm --rate 8                         loads beside steady answers
   banyan bench swap --seconds 60                      aliases move under full load
   banyan bench gateway                                the gateway against the engine alone
   banyan bench machine                                what the machine itself can do
@@ -40,6 +41,8 @@ pub enum BenchMode {
     Clients(ClientsBenchArgs),
     /// A stream of requests over many registered adapters: latency of warm and cold ones, loads, evictions, memory.
     Load(LoadBenchArgs),
+    /// What loads of adapters cost those who are being served: their inter-token latency with and without loads.
+    Storm(StormBenchArgs),
     /// Full load while the names of adapters move to other versions: every answer is of the version it was given.
     Swap(SwapBenchArgs),
     /// The whole platform over loopback gRPC against the engine alone.
@@ -84,6 +87,7 @@ Examples:
   banyan bench speed --shape qwen2.5-0.5b
   banyan bench speed --shape qwen2.5-0.5b --dtype bf16,int8 --batch 1,8,16 --adapters 0,1,16
   banyan bench speed --batch 16 --adapters 16 --rank 8,16,64 --phase decode
+  banyan bench speed --batch 16 --adapters 0,1 --base-rows 0,15   one row with an adapter beside 15 without
   banyan bench speed --shape qwen2.5-0.5b --cpu isa=avx2 --cpu threads=1";
 
 /// Prefill and decode speed.
@@ -100,6 +104,9 @@ pub struct SpeedBenchArgs {
     /// Distinct adapters in a batch, given out in turn; cases with more adapters than sequences are left out.
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "0,1,4,16", value_parser = count_or_none)]
     pub adapters: Vec<usize>,
+    /// Sequences of a batch with adapters that use none; cases with too few others are left out.
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "0", value_parser = count_or_none)]
+    pub base_rows: Vec<usize>,
     /// Rank of the adapters, which change every linear layer but the output layer.
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "16", value_parser = count)]
     pub rank: Vec<usize>,
@@ -215,9 +222,58 @@ pub struct LoadBenchArgs {
     pub prompt_tokens: u32,
     #[arg(long, value_name = "N", default_value_t = 32)]
     pub decode_tokens: u32,
+    /// Ask for every touched adapter once before the measurement, so that a cold one comes from a packed image on this
+    /// machine's disk and not from its files. The images take disk space in a temporary folder.
+    #[arg(long)]
+    pub packed: bool,
     /// Of the arrivals and choices.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
+}
+
+const STORM_HELP: &str = "\
+--clients clients decode without a break, each with an adapter of its own that stays in memory. Beside
+them, short requests come at --rate: none (quiet), for adapters in memory (warm), each for another
+one of --cold adapters (cold). The phases take turns. Cold adapters come from files, which are judged
+and packed; with --set adapter_cache_dir=DIR those that came before are read back from there.
+
+Examples:
+  banyan bench storm --shape qwen2.5-0.5b --dtype int8
+  banyan bench storm --shape qwen2.5-0.5b --cold 100 --set adapter_cache_dir=/tmp/packed";
+
+/// Loads beside steady answers.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = STORM_HELP)]
+pub struct StormBenchArgs {
+    #[command(flatten)]
+    pub model: BenchBaseArgs,
+    #[arg(long, value_enum, default_value = "bf16")]
+    pub dtype: DtypeArg,
+    /// Those who decode without a break, and as many warm adapters for short requests.
+    #[arg(long, value_name = "N", default_value = "8", value_parser = count)]
+    pub clients: usize,
+    /// Short requests per second.
+    #[arg(long, value_name = "N", default_value = "4", value_parser = positive)]
+    pub rate: f64,
+    /// Adapters that are named in turn while adapters are loaded.
+    #[arg(long, value_name = "N", default_value = "100000", value_parser = count)]
+    pub cold: usize,
+    /// Length of one turn of a phase.
+    #[arg(long, value_name = "N", default_value = "10", value_parser = positive)]
+    pub seconds: f64,
+    /// Turns of each phase.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub repeats: u32,
+    /// Different adapter files on disk.
+    #[arg(long, value_name = "N", default_value = "16", value_parser = count)]
+    pub contents: usize,
+    /// Rank of the adapters.
+    #[arg(long, value_name = "N", default_value = "16", value_parser = count)]
+    pub rank: usize,
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub prompt_tokens: u32,
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub decode_tokens: u32,
 }
 
 const SWAP_HELP: &str = "\

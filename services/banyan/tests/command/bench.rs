@@ -26,15 +26,21 @@ fn rows(whole: &Value) -> &[Value] {
 
 #[test]
 fn speed_has_a_row_for_each_case_that_can_be() {
-    let flags = ["--batch", "1,4", "--adapters", "0,2", "--rank", "4,8", "--repeats", "2", "--ceiling-mib", "0"];
-    let whole = bench("speed", &[&flags[..], &["--prompt-tokens", "8", "--decode-tokens", "6"]].concat());
-    let cases: Vec<_> = rows(&whole)
-        .iter()
-        .map(|row| (row["batch"].as_u64(), row["adapters"].as_u64(), row["rank"].as_u64()))
-        .collect();
-    // No two adapters in a batch of one; no rank without adapters.
-    let wanted = [(1, 0, None), (4, 0, None), (4, 2, Some(4)), (4, 2, Some(8))];
-    assert_eq!(cases, wanted.map(|(batch, adapters, rank)| (Some(batch), Some(adapters), rank)));
+    let flags = ["--batch", "1,4", "--adapters", "0,2", "--base-rows", "0,2,3", "--rank", "4,8"];
+    let lengths = ["--repeats", "2", "--ceiling-mib", "0", "--prompt-tokens", "8", "--decode-tokens", "6"];
+    let whole = bench("speed", &[&flags[..], &lengths].concat());
+    let keys = ["batch", "base_rows", "adapters", "rank"];
+    let cases: Vec<_> = rows(&whole).iter().map(|row| keys.map(|key| row[key].as_u64())).collect();
+    // No two adapters in a batch of one, or on one row of four; no rank without adapters.
+    let wanted = [
+        (1, 1, 0, None),
+        (4, 4, 0, None),
+        (4, 0, 2, Some(4)),
+        (4, 0, 2, Some(8)),
+        (4, 2, 2, Some(4)),
+        (4, 2, 2, Some(8)),
+    ];
+    assert_eq!(cases, wanted.map(|(batch, base, adapters, rank)| [Some(batch), Some(base), Some(adapters), rank]));
     for row in rows(&whole) {
         let (rate, step) = (number(row, "decode_tokens_per_second"), number(row, "step_seconds"));
         assert!(number(row, "prefill_tokens_per_second") > 0.0 && rate > 0.0, "{row}");
@@ -93,6 +99,32 @@ fn load_in_an_open_loop_sends_at_its_rate_whatever_the_engine_does() {
         assert!((40.0..=125.0).contains(&requests), "{row}");
     }
     assert!(run(&["bench", "load", "--shape", SHAPE, "--registered", "3", "--touched", "4"]).code == 2);
+}
+
+#[test]
+fn packed_images_spare_the_files_in_the_measurement() {
+    let flags = ["--clients", "2", "--registered", "50", "--touched", "20", "--contents", "2", "--packed"];
+    let lengths = ["--rank", "4", "--prompt-tokens", "4", "--decode-tokens", "3", "--zipf", "0"];
+    let time = ["--seconds", "1", "--warm-up-seconds", "0", "--set", "adapter_bytes_max=100000"];
+    let whole = bench("load", &[&flags[..], &lengths, &time].concat());
+    let row = &rows(&whole)[0];
+    // Adapters came and went, and no file was read for it.
+    assert_eq!((number(row, "adapter_loads"), number(row, "failed")), (0.0, 0.0), "{row}");
+    assert!(number(row, "adapter_evictions") > 0.0 && number(&row["ttft_cold"], "requests") > 0.0, "{row}");
+}
+
+#[test]
+fn a_storm_loads_in_its_cold_phase_alone() {
+    let flags = ["--clients", "2", "--rate", "50", "--cold", "500", "--contents", "2", "--repeats", "1"];
+    let lengths = ["--rank", "4", "--prompt-tokens", "4", "--decode-tokens", "6", "--seconds", "0.5"];
+    let whole = bench("storm", &[&flags[..], &lengths].concat());
+    let [quiet, warm, cold] = rows(&whole) else { panic!("three phases: {whole}") };
+    assert_eq!((number(quiet, "short_requests"), number(quiet, "adapter_loads")), (0.0, 0.0), "{quiet}");
+    assert!(number(warm, "short_requests") > 0.0 && number(warm, "adapter_loads") == 0.0, "{warm}");
+    assert_eq!(number(cold, "adapter_loads"), number(cold, "short_requests"), "{cold}");
+    for row in [quiet, warm, cold] {
+        assert!(number(row, "failed") == 0.0 && number(row, "itl_p99_seconds") > 0.0, "{row}");
+    }
 }
 
 #[test]

@@ -122,6 +122,41 @@ impl Deployment {
         }
     }
 
+    /// From the start of all processes to an answer.
+    fn start_seconds(&mut self, ask: &[&str]) -> f64 {
+        let mut all: Vec<_> = [&mut self.gateway].into_iter().chain(&mut self.workers).collect();
+        all.iter_mut().for_each(|process| process.kill());
+        let begin = Instant::now();
+        all.iter_mut().for_each(|process| process.restart());
+        self.eventually("it starts", ask);
+        begin.elapsed().as_secs_f64()
+    }
+
+    /// Copies the one version that there is to `count` adapters of a thousand tenants.
+    fn register(&self, count: i64) {
+        const TENANTS: &str = "insert into tenants (id, slug, share_group)
+            select id, 'many-' || n, id from (select n, gen_random_uuid() as id from generate_series(1, 1000) n) made";
+        const BLOBS: &str = "insert into adapter_blobs (tenant_id, digest, state, size_bytes)
+            select t.id, b.digest, b.state, b.size_bytes from adapter_blobs b, tenants t where t.slug like 'many-%'";
+        const ADAPTERS: &str = "insert into adapters (tenant_id, id, slug)
+            select t.id, gen_random_uuid(), 'copy-' || n from generate_series(1, $1) n
+              join tenants t on t.slug = 'many-' || (n % 1000 + 1)";
+        const VERSIONS: &str =
+            "insert into adapter_versions (tenant_id, adapter_id, digest, base_digest, size_bytes, receipt)
+            select a.tenant_id, a.id, v.digest, v.base_digest, v.size_bytes, v.receipt
+              from adapter_versions v, adapters a where a.slug like 'copy-%'";
+        self.runtime.block_on(async {
+            let mut connection =
+                <sqlx::PgConnection as sqlx::Connection>::connect(&self.database.owner_url()).await.expect("connect");
+            for statement in [TENANTS, BLOBS] {
+                sqlx::query(statement).execute(&mut connection).await.expect("insert");
+            }
+            sqlx::query(ADAPTERS).bind(count).execute(&mut connection).await.expect("adapters");
+            let versions = sqlx::query(VERSIONS).execute(&mut connection).await.expect("versions");
+            assert_eq!(versions.rows_affected(), count as u64);
+        });
+    }
+
     /// Answers that are on record as finished.
     fn recorded(&self) -> i64 {
         self.runtime.block_on(async {
@@ -166,6 +201,28 @@ fn killing_a_worker_or_the_gateway_loses_nothing_that_was_committed() {
     assert_eq!(deployment.recorded(), answers);
     let shown = deployment.run(&["adapter", "show", "acme/claims", "--json"]).json();
     assert_eq!(shown["version"]["digest"], digest.as_str());
+}
+
+#[test]
+fn a_start_takes_no_longer_with_a_hundred_thousand_adapters() {
+    const REGISTERED: i64 = 100_000;
+    let mut deployment = Deployment::start();
+    deployment.run(&["tenant", "create", "acme"]).ok();
+    let key = deployment.run(&["key", "create", "--tenant", "acme"]).ok();
+    let dir = repository("adapters/industries/finance");
+    let push = ["adapter", "push", text(&dir), "--tenant", "acme", "--name", "claims", "--alias", "live"];
+    deployment.eventually("a worker takes the adapter", &push).ok();
+    let ask = ["generate", "-m", "acme/claims", "--key", key.trim(), "--temperature", "0", "--json", QUESTION];
+    let answer = deployment.eventually("it answers", &ask).json();
+    let few = deployment.start_seconds(&ask);
+
+    deployment.register(REGISTERED);
+    let many = deployment.start_seconds(&ask);
+    println!("from start to first answer: {few:.2} s with 1 adapter, {many:.2} s with {}", REGISTERED + 1);
+    assert!(many < 3.0 * few, "{few} s with 1 adapter, {many} s with {}", REGISTERED + 1);
+    assert_eq!(deployment.run(&ask).json()["text"], answer["text"]);
+    let listed = deployment.run(&["adapter", "list", "--tenant", "many-7", "--json"]).json();
+    assert!(listed.to_string().contains("copy-7"), "{listed}");
 }
 
 fn spawn(arguments: &[String]) -> Child {
