@@ -8,7 +8,7 @@ use crate::cpu::Cpu;
 use crate::isa::Isa;
 use crate::matrix::{GROUP, LINE, Storage, depth};
 use crate::split::Split;
-pub(crate) use prepare::{bf16 as prepare_bf16_row, round_bf16};
+pub(crate) use prepare::{bf16 as prepare_bf16_row, int8 as prepare_int8_row, round_bf16};
 
 /// Which forms of the activations the products need; f32 is always at hand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,7 +63,7 @@ pub struct Input<'a> {
     bf16: Vec<Line>,
     /// `[rows, depth]` i8
     int8: Vec<Line>,
-    /// `[rows, depth / 64]`
+    /// `[rows, groups]`
     groups: Vec<Group>,
 }
 
@@ -72,7 +72,7 @@ pub struct Input<'a> {
 #[repr(C, align(64))]
 pub(crate) struct Line(pub [u8; LINE]);
 
-/// What belongs to 64 activations of one row in int8.
+/// What belongs to a group of 64 activations, or fewer, of one row in int8.
 #[derive(Clone, Copy, Default)]
 #[repr(C)]
 pub(crate) struct Group {
@@ -88,7 +88,7 @@ pub(crate) struct FormRows<'a> {
     pub data: *const u8,
     /// Bytes from a row to the next one.
     pub stride: usize,
-    /// `[rows, depth / 64]`, of int8.
+    /// `[rows, groups]`, of int8.
     pub groups: &'a [Group],
 }
 
@@ -165,7 +165,7 @@ impl<'a> Input<'a> {
     fn prepare_int8(&mut self, cpu: &Cpu) {
         let (isa, width) = (cpu.isa(), self.width);
         let depth = depth(Storage::Int8, width);
-        let of_row = depth / GROUP;
+        let of_row = depth.div_ceil(GROUP);
         let bytes = reserve(&mut self.int8, self.rows, depth);
         self.groups.resize(self.rows.next_multiple_of(ROWS) * of_row, Group::default());
         let (x, groups) = (self.x, Split::new(&mut self.groups));

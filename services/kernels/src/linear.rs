@@ -14,6 +14,7 @@ mod avx512;
 mod blocking;
 mod job;
 mod portable;
+mod short;
 mod tile;
 
 use std::ops::Range;

@@ -3,6 +3,8 @@
 //!
 //! Two regions do all sites of one input: every `h = A x`, then every `y += scale · B h`. `A x` is summed in blocks of
 //! 1024 inputs, each in order, and the blocks are added in order: no bit depends on threads or on other rows.
+//!
+//! In int8, `h` is quantised as activations are: in groups of 64 of the rank, or of all of a lower rank.
 
 mod plan;
 
@@ -13,7 +15,7 @@ use plan::Plan;
 
 /// The low-rank change of one linear layer: `ΔW = scale · B A`, of any rank.
 ///
-/// `h = A x` is f32. With B in bf16 it is rounded to bf16, with B in f32 it is not.
+/// `h = A x` is f32. With B in bf16 it is rounded to bf16, with B in int8 it is quantised, with B in f32 it is kept.
 #[derive(Clone)]
 pub struct Lora {
     /// `[rank, inputs]`
@@ -24,14 +26,12 @@ pub struct Lora {
 }
 
 impl Lora {
-    /// From packed `a` `[rank, inputs]` and `b` `[outputs, rank]`, each in f32 or bf16.
+    /// From packed `a` `[rank, inputs]` and `b` `[outputs, rank]`.
     ///
     /// # Panics
-    /// If their ranks differ, or one is int8.
+    /// If their ranks differ.
     pub fn from_parts(a: Matrix, b: Matrix, scale: f32) -> Lora {
         assert_eq!(a.outputs(), b.inputs(), "the rank of A and of B");
-        let int8 = [a.storage(), b.storage()].contains(&Storage::Int8);
-        assert!(!int8, "a low-rank change is f32 or bf16");
         Lora { a, b, scale }
     }
 

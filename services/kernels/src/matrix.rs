@@ -20,7 +20,8 @@ pub enum Storage {
     F32,
     /// Rounded to nearest even if the source is wider.
     Bf16,
-    /// In groups of 64 inputs, symmetric: the largest magnitude of a group is 127, and an f16 holds 1/127 of it.
+    /// In groups of 64 inputs (fewer are one group), symmetric: the largest magnitude of a group is 127, and an f16 holds
+    /// 1/127 of it.
     Int8,
 }
 
@@ -75,7 +76,7 @@ impl Matrix {
                 let values = unsafe { values.part(panel * value_bytes..(panel + 1) * value_bytes) };
                 // SAFETY: as above.
                 let scales = unsafe { scales.part(panel * scale_bytes..(panel + 1) * scale_bytes) };
-                pack::panel(storage, &rows, layout.depth, values, scales);
+                pack::panel(cpu.isa(), storage, &rows, layout.depth, values, scales);
             }
         });
         Matrix { layout, data }

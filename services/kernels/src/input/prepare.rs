@@ -34,7 +34,8 @@ pub fn bf16(isa: Isa, x: &[f32], out: &mut [u8]) {
     }
 }
 
-/// Quantises `x` `[width]` into `out` `[depth]` i8 and `groups` `[depth / 64]`; what lies behind `width` becomes zeros.
+/// Quantises `x` `[width]` into `out` `[depth]` i8 and `groups`, one for each 64 or the rest; what lies behind `width`
+/// becomes zeros.
 pub fn int8(isa: Isa, x: &[f32], out: &mut [u8], groups: &mut [Group]) {
     match isa {
         #[cfg(target_arch = "x86_64")]
@@ -98,14 +99,16 @@ fn bf16_wide(x: &[f32], out: &mut [u8]) {
 #[inline(always)]
 fn int8_plain(x: &[f32], out: &mut [u8], groups: &mut [Group]) {
     let (whole, rest) = x.as_chunks::<GROUP>();
-    let (out, _) = out.as_chunks_mut::<GROUP>();
-    for ((x, out), group) in whole.iter().zip(out.iter_mut()).zip(groups.iter_mut()) {
+    let (out, last) = out.split_at_mut(whole.len() * GROUP);
+    for ((x, out), group) in whole.iter().zip(out.as_chunks_mut::<GROUP>().0).zip(groups.iter_mut()) {
         *group = quantise(x, out);
     }
     if !rest.is_empty() {
-        let mut padded = [0.0; GROUP];
+        let (mut padded, mut values) = ([0.0; GROUP], [0; GROUP]);
         padded[..rest.len()].copy_from_slice(rest);
-        groups[whole.len()] = quantise(&padded, &mut out[whole.len()]);
+        groups[whole.len()] = quantise(&padded, &mut values);
+        // Up to 64 inputs are padded to less than a group.
+        last.copy_from_slice(&values[..last.len()]);
     }
 }
 

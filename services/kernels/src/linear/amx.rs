@@ -61,6 +61,8 @@ unsafe fn run_on<T: Tiles>(tiles: &mut T, job: &Job<'_>) {
         match job.storage() {
             Storage::F32 => avx512::run(job),
             Storage::Bf16 => bf16::run(tiles, job),
+            // Less than a tile is deep.
+            Storage::Int8 if job.is_short() => avx512::run(job),
             Storage::Int8 => int8::run(tiles, job),
         }
     }

@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 
 use super::blocking;
 use super::job::{Ahead, Job};
+use super::short;
 use super::tile::{self, Chain, Grouped, Registers};
 use crate::input::Group;
 use crate::matrix::Storage;
@@ -20,6 +21,7 @@ pub unsafe fn run(job: &Job<'_>) {
         match job.storage() {
             Storage::F32 => blocking::narrow_chain::<F32>(job),
             Storage::Bf16 => blocking::narrow_chain::<Bf16>(job),
+            Storage::Int8 if job.is_short() => short::grouped::<Int8>(job),
             Storage::Int8 => blocking::narrow_grouped::<Int8>(job),
         }
     }

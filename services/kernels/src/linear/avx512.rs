@@ -4,6 +4,7 @@ use std::arch::x86_64::*;
 
 use super::blocking;
 use super::job::{Ahead, Job};
+use super::short;
 use super::tile::{self, Chain, Grouped, Registers};
 use crate::input::Group;
 use crate::matrix::Storage;
@@ -19,6 +20,7 @@ pub unsafe fn run(job: &Job<'_>) {
         match job.storage() {
             Storage::F32 => blocking::wide_chain::<F32>(job),
             Storage::Bf16 => blocking::wide_chain::<WidenedBf16>(job),
+            Storage::Int8 if job.is_short() => short::grouped::<Int8>(job),
             Storage::Int8 => blocking::wide_grouped::<Int8>(job),
         }
     }

@@ -77,6 +77,11 @@ impl<'a> Job<'a> {
         Job { x, x_rows, layout, values, scales, rows, panels, lines: 0..layout.lines(), target }
     }
 
+    /// Its int8 weights have one group of inputs, which is not whole ([`super::short`]).
+    pub fn is_short(&self) -> bool {
+        self.layout.is_short()
+    }
+
     pub fn storage(&self) -> Storage {
         self.layout.storage
     }
@@ -110,7 +115,7 @@ impl<'a> Job<'a> {
     /// Scale and start of the groups of `R` rows.
     #[inline(always)]
     pub fn activation_groups<const R: usize>(&self, row: usize) -> [*const crate::input::Group; R] {
-        let (of_row, first) = (self.layout.depth / GROUP, self.groups().start);
+        let (of_row, first) = (self.layout.groups(), self.groups().start);
         // SAFETY: as above.
         self.each_row(row, |row| unsafe { self.x.groups.as_ptr().add(row * of_row + first) })
     }
@@ -126,7 +131,7 @@ impl<'a> Job<'a> {
     #[inline(always)]
     pub fn groups(&self) -> Range<usize> {
         const LINES: usize = GROUP / 4;
-        self.lines.start / LINES..self.lines.end / LINES
+        self.lines.start / LINES..self.lines.end.div_ceil(LINES)
     }
 
     /// Hands over the sums of `R` rows and `P` panels.

@@ -3,6 +3,7 @@ use half::f16;
 
 use super::blocking;
 use super::job::{Ahead, Job};
+use super::short;
 use super::tile::{self, Chain, Grouped, Registers};
 use crate::input::Group;
 use crate::matrix::{LINE, PANEL, Storage};
@@ -14,6 +15,7 @@ pub fn run(job: &Job<'_>) {
         match job.storage() {
             Storage::F32 => blocking::narrow_chain::<F32>(job),
             Storage::Bf16 => blocking::narrow_chain::<Bf16>(job),
+            Storage::Int8 if job.is_short() => short::grouped::<Int8>(job),
             Storage::Int8 => blocking::narrow_grouped::<Int8>(job),
         }
     }

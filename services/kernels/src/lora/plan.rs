@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{Lora, LoraSite};
 use crate::cpu::Cpu;
-use crate::input::{FormRows, Input, Line, as_bytes, bf16_bytes, prepare_bf16_row, reserve};
+use crate::input::{FormRows, Group, Input, Line, as_bytes, bf16_bytes, prepare_bf16_row, prepare_int8_row, reserve};
 use crate::isa::Isa;
 use crate::linear::{self, Job, Target};
 use crate::matrix::{PANEL, Storage, depth, inputs_of_line};
@@ -45,6 +45,14 @@ struct Item<'a> {
     partial: Range<usize>,
     /// Bytes of its rows of `h` `[rows, depth of B]`, of those of all items.
     hidden: Range<usize>,
+    /// The groups of these rows if B is int8 `[rows, groups of B]`, of those of all items.
+    groups: Range<usize>,
+}
+
+/// Rows of `h` of all items, in the forms that products with their B read.
+pub struct Hidden {
+    lines: Vec<Line>,
+    groups: Vec<Group>,
 }
 
 impl<'a> Plan<'a> {
@@ -80,23 +88,26 @@ impl<'a> Plan<'a> {
         partial
     }
 
-    /// The rows of `h` of all items, in the form that products with their B read.
-    pub fn hidden(&self, isa: Isa, partial: &[f32]) -> Vec<Line> {
-        let mut hidden = Vec::new();
-        let bytes = reserve(&mut hidden, 1, self.last().hidden.end);
+    /// From the partial sums to rows of `h`.
+    pub fn hidden(&self, isa: Isa, partial: &[f32]) -> Hidden {
+        let mut hidden = Hidden { lines: Vec::new(), groups: vec![Group::default(); self.last().groups.end] };
+        let bytes = reserve(&mut hidden.lines, 1, self.last().hidden.end);
         for item in &self.items {
-            item.hidden(isa, &partial[item.partial.clone()], &mut bytes[item.hidden.clone()]);
+            let (bytes, groups) = (&mut bytes[item.hidden.clone()], &mut hidden.groups[item.groups.clone()]);
+            item.hidden(isa, &partial[item.partial.clone()], bytes, groups);
         }
         hidden
     }
 
     /// Every `y += scale · B h`.
-    pub fn expand(&self, cpu: &Cpu, hidden: &[Line]) {
-        let hidden = as_bytes(hidden);
+    pub fn expand(&self, cpu: &Cpu, hidden: &Hidden) {
+        let bytes = as_bytes(&hidden.lines);
         cpu.each(self.last().expand.end, |task| {
             let item = &self.items[self.items.partition_point(|item| item.expand.end <= task)];
-            let hidden = &hidden[item.hidden.clone()];
-            item.expand(cpu.isa(), hidden, &self.sites[item.site], task - item.expand.start);
+            let stride = hidden_stride(cpu.isa(), item.lora);
+            let data = bytes[item.hidden.clone()].as_ptr();
+            let h = FormRows { data, stride, groups: &hidden.groups[item.groups.clone()] };
+            item.expand(cpu.isa(), h, &self.sites[item.site], task - item.expand.start);
         });
     }
 
@@ -125,6 +136,7 @@ impl<'a> Item<'a> {
             expand_panels,
             partial: from(end(|item| item.partial.end), blocks(lora) * rows.len() * a.panels * PANEL),
             hidden: from(end(|item| item.hidden.end), rows.len() * hidden_stride(isa, lora)),
+            groups: from(end(|item| item.groups.end), rows.len() * hidden_groups(lora)),
         }
     }
 
@@ -148,8 +160,8 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// Adds the blocks up, in order, and rounds.
-    fn hidden(&self, isa: Isa, partial: &[f32], out: &mut [u8]) {
+    /// Adds the blocks up, in order, and rounds or quantises.
+    fn hidden(&self, isa: Isa, partial: &[f32], out: &mut [u8], groups: &mut [Group]) {
         let (rank, stride) = (self.lora.rank(), self.lora.a.layout().panels * PANEL);
         let (first, others) = partial.split_at(self.rows.len() * stride);
         let mut h = vec![0.0; rank];
@@ -160,23 +172,27 @@ impl<'a> Item<'a> {
                     *h += value;
                 }
             }
-            if self.lora.b.storage() == Storage::F32 {
-                for (out, h) in out.as_chunks_mut::<4>().0.iter_mut().zip(&h) {
-                    *out = h.to_ne_bytes();
+            match self.lora.b.storage() {
+                Storage::F32 => {
+                    for (out, h) in out.as_chunks_mut::<4>().0.iter_mut().zip(&h) {
+                        *out = h.to_ne_bytes();
+                    }
                 }
-            } else {
-                prepare_bf16_row(isa, &h, out);
+                Storage::Bf16 => prepare_bf16_row(isa, &h, out),
+                Storage::Int8 => {
+                    let count = hidden_groups(self.lora);
+                    prepare_int8_row(isa, &h, out, &mut groups[row * count..][..count]);
+                }
             }
         }
     }
 
-    fn expand(&self, isa: Isa, hidden: &[u8], y: &Split<'_, f32>, task: usize) {
+    fn expand(&self, isa: Isa, h: FormRows<'_>, y: &Split<'_, f32>, task: usize) {
         let b = &self.lora.b;
-        let h = FormRows { data: hidden.as_ptr(), stride: hidden_stride(isa, self.lora), groups: &[] };
         let panels = part(b.layout().panels, self.expand_panels, task);
         let (outputs, add) = (b.outputs(), Some(self.lora.scale));
         let target = Target { y, first: 0, stride: outputs, width: outputs, rows: Some(self.rows), add };
-        // SAFETY: `hidden` has a row of B's depth for each row of the group; groups of a site have no row in common
+        // SAFETY: `h` has a row of B's depth for each row of the group; groups of a site have no row in common
         // (`Plan::new`), and each task has its own panels.
         unsafe { linear::run(isa, &Job::new(h, None, b, 0..self.rows.len(), panels, target)) }
     }
@@ -190,8 +206,17 @@ fn blocks(lora: &Lora) -> usize {
 /// Bytes of a row of `h`.
 fn hidden_stride(isa: Isa, lora: &Lora) -> usize {
     let storage = lora.b.storage();
-    let bytes = if storage == Storage::F32 { 4 } else { bf16_bytes(isa) };
+    let bytes = match storage {
+        Storage::F32 => 4,
+        Storage::Bf16 => bf16_bytes(isa),
+        Storage::Int8 => 1,
+    };
     bytes * depth(storage, lora.rank())
+}
+
+/// Groups of a row of `h`, of int8.
+fn hidden_groups(lora: &Lora) -> usize {
+    if lora.b.storage() == Storage::Int8 { lora.b.layout().groups() } else { 0 }
 }
 
 /// Part `index` of `0..count` in parts of `size`.

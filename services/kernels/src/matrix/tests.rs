@@ -55,6 +55,47 @@ fn packed_bytes_are_the_same_matrix_on_any_threads() {
 }
 
 #[test]
+fn int8_is_the_same_bytes_on_every_instruction_set() {
+    for (outputs, inputs) in SHAPES.into_iter().chain([(17, 8), (17, 20), (17, 32), (40, 48), (20, 200)]) {
+        let mut source = values(outputs * inputs, 9);
+        // A group of zeros, one of numbers of all sizes with steps below those of f16, and one with what is no number.
+        source[..inputs / 2].fill(0.0);
+        if outputs > 2 {
+            for (i, value) in source[inputs..3 * inputs].iter_mut().enumerate() {
+                *value *= 10f32.powi(-(i as i32 % 12));
+            }
+            source[2 * inputs] = f32::NAN;
+        }
+        let all: Vec<Matrix> = crate::reference::cpus(1)
+            .iter()
+            .map(|cpu| Matrix::from_values(cpu, outputs, inputs, Storage::Int8, &source))
+            .collect();
+        for matrix in &all {
+            assert!(matrix.packed() == all[0].packed(), "{outputs} × {inputs}");
+        }
+        // One value after the other, as the format says it.
+        for o in 0..outputs {
+            for (g, group) in source[o * inputs..][..inputs].chunks(GROUP).enumerate() {
+                let mut got = vec![0.0; inputs];
+                all[0].read_row(o, &mut got);
+                let largest = group.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+                let finite = group.iter().all(|value| value.is_finite());
+                let exact = half::f16::from_f32(largest / 127.0);
+                let step = [exact, half::f16::from_bits(exact.to_bits() + 1)]
+                    .into_iter()
+                    .map(half::f16::to_f32)
+                    .find(|step| step * 127.5 >= largest);
+                for (got, value) in got[g * GROUP..].iter().zip(group) {
+                    let steps = |step: f32| (value / step).round_ties_even().clamp(-127.0, 127.0) * step;
+                    let want = step.filter(|step| *step > 0.0).map_or(0.0, steps);
+                    assert!(if finite { *got == want } else { got.is_nan() }, "{got} for {value}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn bytes_of_another_length_are_refused() {
     for (outputs, inputs) in SHAPES {
         for storage in [Storage::F32, Storage::Bf16, Storage::Int8] {

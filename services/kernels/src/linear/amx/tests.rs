@@ -89,7 +89,7 @@ impl Case {
     /// Values over the whole range of int8, so that wrong signs show, with any scales.
     fn int8(rows: usize, outputs: usize, inputs: usize) -> Case {
         let (k, panels) = (depth(Storage::Int8, inputs), outputs.div_ceil(16));
-        let of_row = k / 64;
+        let of_row = k.div_ceil(64);
         let whole = |v: &f32| (v * 128.0).floor() as i32;
         let x: Vec<i32> = values(rows * k, 31).iter().map(whole).collect();
         let w: Vec<i32> = values(panels * 16 * k, 32).iter().map(whole).collect();
@@ -101,13 +101,14 @@ impl Case {
         }
         packed.extend(scales.iter().flat_map(|scale| scale.to_le_bytes()));
         let group = |(x, scale): (&[i32], f32)| Group { scale, start: -128 * x.iter().sum::<i32>() };
-        let groups: Vec<Group> = x.chunks(64).zip(values(rows * of_row, 34)).map(group).collect();
+        let groups: Vec<Group> =
+            x.chunks(k).flat_map(|row| row.chunks(64)).zip(values(rows * of_row, 34)).map(group).collect();
         let (mut want, mut exact) = (Vec::new(), Vec::new());
         for (r, o) in (0..rows).flat_map(|r| (0..outputs).map(move |o| (r, o))) {
             let (mut sum, mut wide) = (0.0f32, 0.0f64);
             for g in 0..of_row {
                 let product = |i: usize| x[r * k + i] * w[o * k + i];
-                let whole: i32 = (g * 64..(g + 1) * 64).map(product).sum();
+                let whole: i32 = (g * 64..((g + 1) * 64).min(k)).map(product).sum();
                 let w_scale = scales[(o / 16 * of_row + g) * 16 + o % 16].to_f32();
                 let x_scale = groups[r * of_row + g].scale;
                 sum = (whole as f32).mul_add(w_scale * x_scale, sum);
