@@ -41,8 +41,8 @@ pub fn score(args: &ScoreArgs) -> Outcome {
     let lines = lines::parse(&text).map_err(|faults| Failure::Failed(faults.to_string()))?;
     let folders = folders(args, lines.len())?;
     let checkpoint = Checkpoint::open(&args.base)?;
-    let model = Model::load(checkpoint.dir(), &ModelOptions::new(dtype(args.dtype)))
-        .map_err(|error| Failure::Failed(format!("--base: {error}")))?;
+    let options = ModelOptions { adapter_dtype: args.adapter_dtype.map(dtype), ..ModelOptions::new(dtype(args.dtype)) };
+    let model = Model::load(checkpoint.dir(), &options).map_err(|error| Failure::Failed(format!("--base: {error}")))?;
     let encoded = encode::encode(&lines, checkpoint.text(), checkpoint.has_tokenizer(), model.config())
         .map_err(|faults| Failure::Failed(faults.to_string()))?;
     let (source, keys) = adapters(&folders, &model)?;

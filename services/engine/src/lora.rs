@@ -1,4 +1,4 @@
-//! A loaded adapter: the weights that a step adds to the base for the rows of that adapter, all in f32.
+//! A loaded adapter: the weights that a step adds to the base for the rows of that adapter.
 //! Judging an adapter is the `adapters` crate's work; what arrives here has a plan already.
 
 mod load;

@@ -23,7 +23,7 @@ pub(crate) use weights::{Slot, TensorSource, Weights};
 use std::ops::Range;
 use std::path::Path;
 
-use kernels::{Cpu, KvStorage, Matrix};
+use kernels::{Cpu, KvStorage, Matrix, Storage};
 
 use crate::packed_base;
 
@@ -33,6 +33,7 @@ pub struct Model {
     base: adapters::Base,
     weights: Weights,
     dtype: Dtype,
+    adapter_storage: Storage,
     kv_storage: KvStorage,
     cpu: Cpu,
 }
@@ -80,7 +81,8 @@ impl Model {
         let cpu = Cpu::new(&options.cpu).map_err(LoadError::Cpu)?;
         let config = ModelConfig::read(dir)?;
         let (base, weights) = packed_base::load(dir, &config, options, &cpu)?;
-        Ok(Model { config, base, weights, dtype: options.dtype, kv_storage: options.kv_storage(), cpu })
+        let (adapter_storage, kv_storage) = (options.adapter_storage(), options.kv_storage());
+        Ok(Model { config, base, weights, dtype: options.dtype, adapter_storage, kv_storage, cpu })
     }
 
     /// Threads and instructions of its steps.
@@ -90,6 +92,11 @@ impl Model {
 
     pub fn dtype(&self) -> Dtype {
         self.dtype
+    }
+
+    /// How the matrices that adapters bring are held.
+    pub(crate) fn adapter_storage(&self) -> Storage {
+        self.adapter_storage
     }
 
     pub fn config(&self) -> &ModelConfig {

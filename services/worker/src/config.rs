@@ -25,6 +25,7 @@ pub struct WorkerConfig {
     pub base: PathBuf,
     pub base_names: Vec<String>,
     pub dtype: Dtype,
+    pub adapter_dtype: Option<Dtype>,
     pub kv_dtype: Option<KvDtype>,
     pub packed_dir: PathBuf,
     pub registry: String,
@@ -47,6 +48,7 @@ impl WorkerConfig {
     pub fn model_options(&self) -> ModelOptions {
         ModelOptions {
             dtype: self.dtype,
+            adapter_dtype: self.adapter_dtype,
             kv_dtype: self.kv_dtype,
             cpu: self.cpu.clone(),
             packed_dir: (!self.packed_dir.as_os_str().is_empty()).then(|| self.packed_dir.clone()),

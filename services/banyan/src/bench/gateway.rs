@@ -45,8 +45,13 @@ struct Row {
 /// What does not start, or is refused.
 pub fn gateway(args: &GatewayBenchArgs, as_json: bool) -> Outcome {
     let tokens_each = check_lengths(args.prompt_tokens, args.decode_tokens)?;
-    let base =
-        BenchBaseArgs { base: args.base.clone(), shape: None, set: Vec::new(), cpu: CpuArgs { cpu: Vec::new() } };
+    let base = BenchBaseArgs {
+        base: args.base.clone(),
+        shape: None,
+        adapter_dtype: None,
+        set: Vec::new(),
+        cpu: CpuArgs { cpu: Vec::new() },
+    };
     let subject = Subject::load(&base, args.dtype)?;
     let many = args.adapters.iter().copied().max().unwrap_or(0).max(1);
     let pool = Pool::new(subject.model.base(), args.rank, many, many)?;

@@ -41,7 +41,11 @@ impl Subject {
     /// # Errors
     /// A checkpoint that cannot be read.
     pub fn load(args: &BenchBaseArgs, dtype: DtypeArg) -> Result<Self, Failure> {
-        let options = ModelOptions { cpu: cpu_config(&args.cpu)?, ..ModelOptions::new(score::dtype(dtype)) };
+        let options = ModelOptions {
+            cpu: cpu_config(&args.cpu)?,
+            adapter_dtype: args.adapter_dtype.map(score::dtype),
+            ..ModelOptions::new(score::dtype(dtype))
+        };
         if let Some(shape) = &args.shape {
             let config = shape.config().map_err(|error| Failure::Usage(error.to_string()))?;
             let model = Model::random(config, &options, 0).map_err(|error| Failure::Failed(error.to_string()))?;

@@ -73,6 +73,9 @@ pub struct ScoreArgs {
     /// Arithmetic of weights and activations.
     #[arg(long, value_enum, default_value = "f32")]
     pub dtype: DtypeArg,
+    /// Weights that adapters bring; by default f32 for an f32 base, else bf16.
+    #[arg(long, value_enum, value_name = "DTYPE")]
+    pub adapter_dtype: Option<DtypeArg>,
     /// Most lines that run in one batch.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub batch: u32,

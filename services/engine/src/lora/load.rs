@@ -49,7 +49,7 @@ impl Adapter {
             return Err("a private module must be a matrix".into());
         };
         let values = read(weights, &module.weight, &[rows, columns])?;
-        let storage = model.dtype().adapter_storage();
+        let storage = model.adapter_storage();
         let matrix = Matrix::from_values(&Cpu::serial(), rows, columns, storage, &values);
         match module.module.as_str() {
             EMBED => self.embed.private = Some(matrix),
@@ -87,7 +87,7 @@ impl Adapter {
                 if (base.outputs(), base.inputs()) != (out_features, in_features) {
                     return Err("the base's module is of another shape".into());
                 }
-                let storage = model.dtype().adapter_storage();
+                let storage = model.adapter_storage();
                 let gain = magnitude.map(|m| divide(&m, &row_norms(base, &a, &b, rank, scale))).transpose()?;
                 let change = self.linear_mut(&module.module)?;
                 change.lora = Some(Lora::from_values(&Cpu::serial(), rank, storage, &a, &b, scale));

@@ -9,7 +9,7 @@ use crate::packed_adapter::{Identity, Kind, Layout, Section, Shape};
 impl Adapter {
     /// How this model's adapters hold their matrices, as images number it.
     pub(crate) fn storage_number(model: &Model) -> u16 {
-        match model.dtype().adapter_storage() {
+        match model.adapter_storage() {
             Storage::F32 => 1,
             Storage::Bf16 => 2,
             Storage::Int8 => 3,

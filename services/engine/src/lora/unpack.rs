@@ -16,7 +16,7 @@ impl Adapter {
     /// # Errors
     /// Whatever does not hold; then nothing of it may be used.
     pub(crate) fn unpack(model: &Model, identity: &Identity, image: Buffer) -> Result<Adapter, Damage> {
-        let storage = model.dtype().adapter_storage();
+        let storage = model.adapter_storage();
         let entries = read(&image, identity, |section| size(section, storage))?;
         let mut reader = Reader { config: model.config(), image: &image, storage, copied: 0 };
         let layers = (0..model.config().layers).map(|_| Default::default()).collect();

@@ -263,7 +263,7 @@ fn finish<'a, 'g: 'a>(
 /// The forms in which the base and the adapters of this step read activations.
 fn forms(model: &Model, groups: &Groups<'_>) -> Forms {
     let base = Forms::from(model.dtype.storage());
-    if groups.is_empty() { base } else { base | model.dtype.adapter_storage().into() }
+    if groups.is_empty() { base } else { base | model.adapter_storage.into() }
 }
 
 /// Block and slot of each row.

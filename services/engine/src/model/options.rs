@@ -5,15 +5,15 @@ use std::path::PathBuf;
 use kernels::{CpuConfig, KvStorage, Storage};
 use serde::{Deserialize, Serialize};
 
-/// In which type the base weights are held.
+/// In which type weights are held: those of the base, those that adapters bring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dtype {
     /// Everything in f32: the reference.
     F32,
-    /// Weights, adapters, and what enters a product in bf16; sums in f32.
+    /// Weights and what enters a product in bf16; sums in f32.
     Bf16,
-    /// Weights and what enters their products in int8, in groups of 64 with a scale each; adapters in bf16.
+    /// Weights and what enters their products in int8, in groups of 64 with a scale each.
     Int8,
 }
 
@@ -29,6 +29,8 @@ pub enum KvDtype {
 #[derive(Clone, Debug)]
 pub struct ModelOptions {
     pub dtype: Dtype,
+    /// Of the weights that adapters bring. None: f32 for an f32 base, else bf16.
+    pub adapter_dtype: Option<Dtype>,
     /// None: f32 for an f32 base, else bf16.
     pub kv_dtype: Option<KvDtype>,
     pub cpu: CpuConfig,
@@ -39,7 +41,15 @@ pub struct ModelOptions {
 impl ModelOptions {
     /// All threads, the best instructions, no packed weights on disk.
     pub fn new(dtype: Dtype) -> ModelOptions {
-        ModelOptions { dtype, kv_dtype: None, cpu: CpuConfig::default(), packed_dir: None }
+        ModelOptions { dtype, adapter_dtype: None, kv_dtype: None, cpu: CpuConfig::default(), packed_dir: None }
+    }
+
+    pub(crate) fn adapter_storage(&self) -> Storage {
+        match (self.adapter_dtype, self.dtype) {
+            (Some(dtype), _) => dtype.storage(),
+            (None, Dtype::F32) => Storage::F32,
+            (None, Dtype::Bf16 | Dtype::Int8) => Storage::Bf16,
+        }
     }
 
     pub(crate) fn kv_storage(&self) -> KvStorage {
@@ -65,14 +75,6 @@ impl Dtype {
             Dtype::F32 => Storage::F32,
             Dtype::Bf16 => Storage::Bf16,
             Dtype::Int8 => Storage::Int8,
-        }
-    }
-
-    /// Of the weights that an adapter brings.
-    pub(crate) fn adapter_storage(self) -> Storage {
-        match self {
-            Dtype::F32 => Storage::F32,
-            Dtype::Bf16 | Dtype::Int8 => Storage::Bf16,
         }
     }
 }

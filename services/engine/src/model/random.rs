@@ -17,7 +17,8 @@ impl Model {
         let cpu = Cpu::new(&options.cpu).map_err(LoadError::Cpu)?;
         let weights = Weights::random(&config, &cpu, options.dtype.storage(), seed);
         let base = inventory(&config);
-        Ok(Model { config, base, weights, dtype: options.dtype, kv_storage: options.kv_storage(), cpu })
+        let (adapter_storage, kv_storage) = (options.adapter_storage(), options.kv_storage());
+        Ok(Model { config, base, weights, dtype: options.dtype, adapter_storage, kv_storage, cpu })
     }
 }
 

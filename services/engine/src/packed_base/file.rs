@@ -13,7 +13,7 @@ use crate::checkpoint::{Checkpoint, finish, misshapen, missing};
 use crate::model::{LoadError, TensorSource};
 
 /// Raise the digit when the header or a packed layout changes.
-const MAGIC: &[u8; 8] = b"BANYANB1";
+const MAGIC: &[u8; 8] = b"BANYANB2";
 /// Magic, then the header's length as a little-endian u64.
 const PREFIX: usize = 16;
 

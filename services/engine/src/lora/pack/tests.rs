@@ -39,7 +39,7 @@ fn everything() -> Adapter {
     let config = MODEL.config();
     let (vocab, hidden) = (config.vocab_size, config.hidden_size);
     let values = |count: usize| (0..count).map(|n| (n % 97) as f32 / 97.0 - 0.4).collect::<Vec<f32>>();
-    let storage = MODEL.dtype().adapter_storage();
+    let storage = MODEL.adapter_storage();
     let matrix = |outputs, inputs| {
         Matrix::from_values(&kernels::Cpu::serial(), outputs, inputs, storage, &values(outputs * inputs))
     };
@@ -66,6 +66,7 @@ fn everything() -> Adapter {
 }
 
 mod cold_load;
+mod int8;
 
 #[test]
 fn what_is_unpacked_packs_to_the_same_bytes_and_lies_in_the_image() {
@@ -86,7 +87,7 @@ fn what_is_unpacked_packs_to_the_same_bytes_and_lies_in_the_image() {
 #[test]
 fn a_directory_that_does_not_fit_the_model_is_refused() {
     type Change = fn(&mut Vec<(Section, usize)>);
-    let storage = MODEL.dtype().adapter_storage();
+    let storage = MODEL.adapter_storage();
     let lies: [(&str, Change); 10] = [
         ("a layer that there is not", |sections| sections[0].0.layer = 999),
         ("a slot that there is not", |sections| sections[0].0.slot = 7),
