@@ -57,10 +57,28 @@ impl Matrix {
         storage: Storage,
         fill: impl Fn(usize, &mut [f32]) + Sync,
     ) -> Matrix {
-        assert!(outputs > 0 && inputs > 0, "a matrix has rows and columns");
         let layout = Layout::new(outputs, inputs, storage);
         let mut data = Buffer::zeroed(layout.bytes());
         let bytes = data.get_mut().expect("new memory has one owner");
+        Matrix::pack_rows(cpu, outputs, inputs, storage, bytes, fill);
+        Matrix { layout, data }
+    }
+
+    /// As [`Matrix::from_rows`], into memory for [`Matrix::packed_len`] bytes, of which every one is written.
+    ///
+    /// # Panics
+    /// If there are no outputs or no inputs, or the memory is of another size.
+    pub fn pack_rows(
+        cpu: &Cpu,
+        outputs: usize,
+        inputs: usize,
+        storage: Storage,
+        bytes: &mut [u8],
+        fill: impl Fn(usize, &mut [f32]) + Sync,
+    ) {
+        assert!(outputs > 0 && inputs > 0, "a matrix has rows and columns");
+        let layout = Layout::new(outputs, inputs, storage);
+        assert_eq!(bytes.len(), layout.bytes(), "memory of a packed matrix");
         let (values, scales) = bytes.split_at_mut(layout.values_bytes());
         let (values, scales) = (Split::new(values), Split::new(scales));
         cpu.each(layout.panels.div_ceil(TASK_PANELS), |task| {
@@ -79,7 +97,22 @@ impl Matrix {
                 pack::panel(cpu.isa(), storage, &rows, layout.depth, values, scales);
             }
         });
-        Matrix { layout, data }
+    }
+
+    /// Packs row-major little-endian bf16 elements in [`Storage::Bf16`], which changes their order alone, on the calling
+    /// thread. Every one of the [`Matrix::packed_len`] bytes is written.
+    ///
+    /// # Panics
+    /// If there are no outputs or no inputs, or one of the two is of another size.
+    pub fn pack_bf16(outputs: usize, inputs: usize, elements: &[u8], bytes: &mut [u8]) {
+        assert!(outputs > 0 && inputs > 0, "a matrix has rows and columns");
+        let layout = Layout::new(outputs, inputs, Storage::Bf16);
+        assert_eq!(bytes.len(), layout.bytes(), "memory of a packed matrix");
+        assert_eq!(elements.len(), 2 * outputs * inputs, "elements of a matrix");
+        let panels = bytes.chunks_exact_mut(layout.panel_bytes());
+        for (rows, panel) in elements.chunks(2 * inputs * PANEL).zip(panels) {
+            pack::panel_of_bf16(rows, inputs, panel);
+        }
     }
 
     /// From row-major `[outputs, inputs]` values.

@@ -32,6 +32,52 @@ pub fn panel(isa: Isa, storage: Storage, rows: &[f32], depth: usize, values: &mu
     }
 }
 
+/// Packs up to 16 rows of `inputs` bf16 elements each into the lines of a panel as they are.
+pub fn panel_of_bf16(rows: &[u8], inputs: usize, values: &mut [u8]) {
+    let lines = values.as_chunks_mut::<LINE>().0;
+    let mut lanes: [&[[u8; 4]]; PANEL] = [&[]; PANEL];
+    let mut last = [[0; 4]; PANEL];
+    for (lane, row) in rows.chunks_exact(2 * inputs).enumerate() {
+        let (words, rest) = row.as_chunks::<4>();
+        lanes[lane] = words;
+        last[lane][..rest.len()].copy_from_slice(rest);
+    }
+    let (whole, padding) = lines.split_at_mut(inputs / 2);
+    if rows.len() == PANEL * 2 * inputs {
+        interleave(&lanes, whole);
+    } else {
+        for (pair, line) in whole.iter_mut().enumerate() {
+            for (bytes, words) in line.as_chunks_mut::<4>().0.iter_mut().zip(lanes) {
+                *bytes = words.get(pair).copied().unwrap_or_default();
+            }
+        }
+    }
+    padding.as_flattened_mut().fill(0);
+    if let (1, Some(line)) = (inputs % 2, padding.first_mut()) {
+        line.as_chunks_mut::<4>().0.copy_from_slice(&last);
+    }
+}
+
+/// Word `n` of every lane to line `n`: 16 words of a lane at a time, which is one line of its cache.
+fn interleave(lanes: &[&[[u8; 4]]; PANEL], lines: &mut [[u8; LINE]]) {
+    const BLOCK: usize = 16;
+    let mut first = 0;
+    let (blocks, rest) = lines.as_chunks_mut::<BLOCK>();
+    for block in blocks {
+        for (lane, words) in lanes.iter().enumerate() {
+            for (line, word) in block.iter_mut().zip(&words[first..first + BLOCK]) {
+                line.as_chunks_mut::<4>().0[lane] = *word;
+            }
+        }
+        first += BLOCK;
+    }
+    for (n, line) in rest.iter_mut().enumerate() {
+        for (bytes, words) in line.as_chunks_mut::<4>().0.iter_mut().zip(lanes) {
+            *bytes = words[first + n];
+        }
+    }
+}
+
 /// Row `lane` of a panel as f32.
 pub fn read_row(storage: Storage, values: &[u8], scales: &[u8], lane: usize, out: &mut [f32]) {
     let lines = values.as_chunks::<LINE>().0;

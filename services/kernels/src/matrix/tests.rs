@@ -11,6 +11,19 @@ fn row(matrix: &Matrix, row: usize) -> Vec<f32> {
 }
 
 #[test]
+fn elements_in_bf16_are_packed_as_values_are() {
+    for (outputs, inputs) in SHAPES.into_iter().chain([(33, 64), (16, 100), (48, 16)]) {
+        let source = to_bf16(&values(outputs * inputs, 5));
+        let elements: Vec<u8> =
+            source.iter().flat_map(|value| ((value.to_bits() >> 16) as u16).to_le_bytes()).collect();
+        let expected = Matrix::from_values(&Cpu::serial(), outputs, inputs, Storage::Bf16, &source);
+        let mut packed = vec![0xff; expected.bytes()];
+        Matrix::pack_bf16(outputs, inputs, &elements, &mut packed);
+        assert_eq!(packed, expected.packed(), "{outputs} × {inputs}");
+    }
+}
+
+#[test]
 fn a_row_comes_back_as_it_was_packed() {
     let cpu = Cpu::serial();
     for (outputs, inputs) in SHAPES {
