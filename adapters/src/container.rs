@@ -4,12 +4,15 @@
 
 mod header;
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 pub use header::{Header, TensorEntry};
 
 use crate::dtype::Dtype;
 use crate::limits::Limits;
+use crate::plan::TensorRef;
 use crate::refusal::{Code, Refusal};
 
 /// Why a file is not a safetensors container that we read.
@@ -82,6 +85,15 @@ impl Container {
         let entry = self.header.tensors().get(name)?;
         let data = self.bytes.get(entry.range.clone())?;
         Some(TensorView { dtype: entry.dtype, shape: &entry.shape, data })
+    }
+
+    /// Element type and elements of a tensor, or of the rows of it that are meant.
+    pub fn elements(&self, tensor: &TensorRef) -> Option<(Dtype, &[u8])> {
+        let entry = self.header.tensors().get(&tensor.name)?;
+        let data = self.bytes.get(entry.range.clone())?;
+        let Some(Range { start, end }) = tensor.rows.clone() else { return Some((entry.dtype, data)) };
+        let row_bytes = data.len().checked_div(*entry.shape.first()?)?;
+        Some((entry.dtype, data.get(start.checked_mul(row_bytes)?..end.checked_mul(row_bytes)?)?))
     }
 
     /// Names of all tensors, sorted.

@@ -77,20 +77,45 @@ impl Dtype {
         }
     }
 
-    /// Whether no element is NaN or infinite. `None` for types that are not served.
-    pub fn all_finite(self, data: &[u8]) -> Option<bool> {
-        const F32_EXPONENT: u32 = 0x7f80_0000;
-        const F16_EXPONENT: u16 = 0x7c00;
-        const BF16_EXPONENT: u16 = 0x7f80;
-        let pairs = data.as_chunks::<2>().0;
-        let halves = |exponent: u16| pairs.iter().all(|b| u16::from_le_bytes(*b) & exponent != exponent);
+    /// As [`Dtype::decode`], into `out` of as many.
+    ///
+    /// # Panics
+    /// If the type is not served, or there are not as many.
+    pub fn decode_into(self, data: &[u8], out: &mut [f32]) {
+        assert_eq!(data.len(), out.len() * self.size(), "as many elements");
+        let (pairs, words) = (data.as_chunks::<2>().0.iter(), data.as_chunks::<4>().0.iter());
+        match self {
+            Dtype::F32 => words.zip(out).for_each(|(b, out)| *out = f32::from_le_bytes(*b)),
+            Dtype::F16 => pairs.zip(out).for_each(|(b, out)| *out = half::f16::from_le_bytes(*b).to_f32()),
+            Dtype::BF16 => pairs.zip(out).for_each(|(b, out)| *out = half::bf16::from_le_bytes(*b).to_f32()),
+            _ => panic!("{} is not served", self.name()),
+        }
+    }
+
+    /// Element `index` of little-endian elements, as [`Dtype::decode`] has it. `None` beyond the end too.
+    pub(crate) fn element(self, data: &[u8], index: usize) -> Option<f32> {
+        let (pairs, words) = (data.as_chunks::<2>().0, data.as_chunks::<4>().0);
+        match self {
+            Dtype::F32 => words.get(index).map(|b| f32::from_le_bytes(*b)),
+            Dtype::F16 => pairs.get(index).map(|b| half::f16::from_le_bytes(*b).to_f32()),
+            Dtype::BF16 => pairs.get(index).map(|b| half::bf16::from_le_bytes(*b).to_f32()),
+            _ => None,
+        }
+    }
+
+    /// The largest magnitude of all elements, 0 if there are none; not finite exactly if an element is NaN or infinite.
+    /// `None` for types that are not served.
+    pub fn largest(self, data: &[u8]) -> Option<f32> {
+        // Without their sign, bit patterns are ordered as magnitudes are, with infinity and NaN above all numbers.
+        let half =
+            || data.as_chunks::<2>().0.iter().map(|b| i16::from_le_bytes(*b) & i16::MAX).fold(0, i16::max) as u16;
         match self {
             Dtype::F32 => {
-                let words = data.as_chunks::<4>().0;
-                Some(words.iter().all(|b| u32::from_le_bytes(*b) & F32_EXPONENT != F32_EXPONENT))
+                let magnitudes = data.as_chunks::<4>().0.iter().map(|b| i32::from_le_bytes(*b) & i32::MAX);
+                Some(f32::from_bits(magnitudes.fold(0, i32::max) as u32))
             }
-            Dtype::F16 => Some(halves(F16_EXPONENT)),
-            Dtype::BF16 => Some(halves(BF16_EXPONENT)),
+            Dtype::F16 => Some(half::f16::from_bits(half()).to_f32()),
+            Dtype::BF16 => Some(half::bf16::from_bits(half()).to_f32()),
             _ => None,
         }
     }

@@ -12,6 +12,7 @@ use crate::container::Container;
 use crate::limits::Limits;
 use crate::plan::{Note, NoteCode, Plan};
 use crate::refusal::{Code, Refusal, clip};
+use crate::resolve::Resolved;
 
 /// Name of the config file.
 pub const CONFIG: &str = "adapter_config.json";
@@ -63,17 +64,28 @@ impl Files {
         found.finish(limits)
     }
 
-    /// Judges the files against a base: [`Container::parse`], then [`crate::resolve()`]. Notes about files are included.
-    pub fn resolve(&self, base: &Base, limits: &Limits) -> Result<Plan, Vec<Refusal>> {
-        let weights = Container::parse(self.weights.clone(), limits).map_err(|refusal| {
+    /// Judges the files against a base: [`Container::parse`], then [`crate::judge()`]. Notes about files are included.
+    pub fn judge(&self, base: &Base, limits: &Limits) -> Result<Plan, Vec<Refusal>> {
+        let mut plan = crate::judge(&self.config, &self.parse(limits)?, base, limits)?;
+        plan.notes.extend(self.notes.iter().cloned());
+        Ok(plan)
+    }
+
+    /// As [`Files::judge`], and measures the adapter, as [`crate::resolve()`].
+    pub fn resolve(&self, base: &Base, limits: &Limits) -> Result<Resolved, Vec<Refusal>> {
+        let mut resolved = crate::resolve(&self.config, &self.parse(limits)?, base, limits)?;
+        resolved.plan.notes.extend(self.notes.iter().cloned());
+        resolved.receipt.notes.extend(self.notes.iter().cloned());
+        Ok(resolved)
+    }
+
+    /// With what is wrong with the config too, if the container is refused.
+    fn parse(&self, limits: &Limits) -> Result<Container, Vec<Refusal>> {
+        Container::parse(self.weights.clone(), limits).map_err(|refusal| {
             let mut refusals = crate::config::LoraConfig::read(&self.config, limits).refusals;
             refusals.push(refusal);
             refusals
-        })?;
-        let mut plan = crate::resolve(&self.config, &weights, base, limits)?;
-        plan.notes.extend(self.notes.iter().cloned());
-        plan.receipt.notes.extend(self.notes.iter().cloned());
-        Ok(plan)
+        })
     }
 }
 

@@ -1,9 +1,9 @@
 //! What an adapter *is*: the PEFT configuration, the strict container, the plan that says which tensor
 //! changes which module of the base, the digest that names a version, and the registry that keeps it.
 //!
-//! The path is one function, [`resolve()`]: bytes of the two files and the inventory of a base go in, a
-//! [`Plan`] comes out, or every [`Refusal`] at once. This crate does no tensor arithmetic beyond the norms of
-//! the [`Receipt`], serves nothing and knows no database.
+//! The path is one function, [`judge()`]: bytes of the two files and the inventory of a base go in, a
+//! [`Plan`] comes out, or every [`Refusal`] at once; [`resolve()`] measures what was judged.
+//! This crate does no tensor arithmetic beyond the norms of the [`Receipt`], serves nothing and knows no database.
 
 pub mod base;
 pub mod config;
@@ -14,6 +14,7 @@ pub mod files;
 mod json;
 mod keys;
 pub mod limits;
+mod norm;
 pub mod patterns;
 pub mod plan;
 pub mod receipt;
@@ -31,4 +32,4 @@ pub use plan::{BiasReplacement, ModulePlan, Note, NoteCode, Plan, PrivateModule,
 pub use receipt::Receipt;
 pub use refusal::{Code, Refusal};
 pub use registry::{Registry, RegistryError, VersionFiles};
-pub use resolve::resolve;
+pub use resolve::{Resolved, judge, resolve};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Bounds that [`crate::resolve()`], [`crate::Container`] and [`crate::Files`] hold an adapter to.
+/// Bounds that [`crate::judge()`], [`crate::Container`] and [`crate::Files`] hold an adapter to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {

@@ -1,13 +1,13 @@
 //! The proof that an adapter fits a base: which tensor changes which module, with what scale. A plan exists
 //! only if every tensor of the file is used. It holds names and numbers, not weights.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use domain::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::base::ModuleKind;
-use crate::receipt::Receipt;
 
 /// How one adapter version acts on one base.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,9 +23,21 @@ pub struct Plan {
     pub biases: Vec<BiasReplacement>,
     /// What the user should know though the adapter is accepted.
     pub notes: Vec<Note>,
-    pub receipt: Receipt,
     /// Bytes of all tensors that the plan uses.
     pub bytes: u64,
+}
+
+impl Plan {
+    /// Names of all tensors that are used, each once.
+    pub fn tensors(&self) -> BTreeSet<&str> {
+        let mut names = BTreeSet::new();
+        for ModulePlan { a, b, magnitude, lora_bias, .. } in &self.modules {
+            names.extend([a, b].into_iter().chain(magnitude).chain(lora_bias).map(|tensor| tensor.name.as_str()));
+        }
+        names.extend(self.private.iter().map(|module| module.weight.name.as_str()));
+        names.extend(self.biases.iter().map(|bias| bias.bias.name.as_str()));
+        names
+    }
 }
 
 /// A low-rank change of one module.
@@ -51,8 +63,6 @@ pub struct ModulePlan {
     pub magnitude: Option<TensorRef>,
     /// Bias of B: `[out]`, scaled like the rest.
     pub lora_bias: Option<TensorRef>,
-    /// Frobenius norm of `scale · B A`.
-    pub delta_norm: f64,
 }
 
 /// A module that replaces that of the base for this adapter alone.

@@ -84,7 +84,6 @@ pub(super) fn plan(
                 b: rows(pair.b),
                 magnitude: magnitude.map(rows),
                 lora_bias: lora_bias.map(rows),
-                delta_norm: 0.0, // measured when everything has been accepted
             }
         }));
     }

@@ -1,16 +1,23 @@
-//! The numbers in the tensors: element types that are served, and no NaN or infinity anywhere.
+//! The numbers in the tensors: element types that are served, and no NaN or infinity anywhere. One pass
+//! over all of them, which also says how large they get.
+
+use std::collections::BTreeMap;
 
 use crate::container::Container;
 use crate::refusal::Code;
 
 use super::findings::Findings;
 
-pub(super) fn check(weights: &Container, findings: &mut Findings) {
+/// The largest magnitude in each tensor, by its name.
+pub(super) type Magnitudes<'a> = BTreeMap<&'a str, f32>;
+
+pub(super) fn check<'a>(weights: &'a Container, findings: &mut Findings) -> Magnitudes<'a> {
+    let mut magnitudes = Magnitudes::new();
     for name in weights.names() {
         let Some(tensor) = weights.get(name) else { continue };
-        match tensor.dtype.all_finite(tensor.data) {
-            Some(true) => {}
-            Some(false) => findings.refuse(
+        match tensor.dtype.largest(tensor.data) {
+            Some(largest) if largest.is_finite() => drop(magnitudes.insert(name, largest)),
+            Some(_) => findings.refuse(
                 Code::NonFinite,
                 name,
                 "The tensor holds NaN or infinity, so the training has diverged. Upload an earlier checkpoint.",
@@ -25,4 +32,5 @@ pub(super) fn check(weights: &Container, findings: &mut Findings) {
             ),
         }
     }
+    magnitudes
 }

@@ -100,7 +100,7 @@ fn c04_rank_is_a_whole_number_above_zero() {
 fn c05_alpha_is_any_number_and_zero_changes_nothing() {
     let plan = Adapter::plain().with("lora_alpha", json!(-3.5)).accepted(&LLAMA);
     assert_eq!((plan.modules[0].alpha, plan.modules[0].scale), (-3.5, -1.75));
-    assert!(plan.modules[0].delta_norm > 0.0);
+    assert!(plan.receipt.modules[0].delta_norm > 0.0);
     let mut eight = Adapter::plain();
     eight.config.as_object_mut().unwrap().remove("lora_alpha");
     assert_eq!(eight.accepted(&LLAMA).modules[0].alpha, 8.0);

@@ -1,7 +1,7 @@
 //! The numbers of a plan: ranks, alphas, scales, norms and digests. What they do to logits is tested where they are
 //! served.
 
-use adapters::{Code, Plan};
+use adapters::{Code, NoteCode, Plan};
 use serde_json::json;
 
 use crate::synthetic::*;
@@ -55,12 +55,12 @@ fn m_the_norm_is_that_of_the_scaled_product() {
     for rank in [1, 3, 8, 11] {
         let adapter = with_rank(rank).with("lora_alpha", json!(-1.75));
         let plan = adapter.accepted(&LLAMA);
-        for planned in &plan.modules {
+        for (planned, measured) in plan.modules.iter().zip(&plan.receipt.modules) {
             let (a, b) = (&adapter.tensors[&planned.a.name], &adapter.tensors[&planned.b.name]);
             let expected = naive_norm(a, b, planned.scale);
-            assert!((planned.delta_norm - expected).abs() <= 1e-12 * expected, "{} {rank}", planned.module);
+            assert!((measured.delta_norm - expected).abs() <= 1e-12 * expected, "{} {rank}", planned.module);
         }
-        let total: f64 = plan.modules.iter().map(|module| module.delta_norm.powi(2)).sum();
+        let total: f64 = plan.receipt.modules.iter().map(|module| module.delta_norm.powi(2)).sum();
         assert!((plan.receipt.delta_norm - total.sqrt()).abs() < 1e-12);
     }
 }
@@ -71,7 +71,7 @@ fn m_the_norm_of_an_embedding_change_is_that_of_its_product() {
     let plan = adapter.accepted(&QWEN3);
     let planned = &plan.modules[0];
     let expected = naive_norm(&adapter.tensors[&planned.a.name], &adapter.tensors[&planned.b.name], 2.0);
-    assert!((planned.delta_norm - expected).abs() <= 1e-12 * expected);
+    assert!((plan.receipt.modules[0].delta_norm - expected).abs() <= 1e-12 * expected);
 }
 
 #[test]
@@ -95,11 +95,41 @@ fn m_a_converted_adapter_is_the_difference_of_two() {
         adapter
     };
     let (single, twice) = (plain.accepted(&LLAMA), doubled(false).accepted(&LLAMA));
-    for (one, two) in single.modules.iter().zip(&twice.modules) {
+    for (one, two) in single.receipt.modules.iter().zip(&twice.receipt.modules) {
         assert_eq!(one.scale, two.scale);
         assert!((2.0 * one.delta_norm - two.delta_norm).abs() < 1e-12 * two.delta_norm);
     }
     assert_eq!(doubled(true).refused(&LLAMA), [Code::Noop]);
+}
+
+#[test]
+fn m_a_change_is_too_large_by_its_norm_and_not_by_a_bound_of_it() {
+    // One large value in each tensor, which do not meet: bounds by magnitude say 1e40, the norm is about 1e20.
+    let spread = |value: f32| {
+        let mut adapter = Adapter::plain();
+        for (name, tensor) in &mut adapter.tensors {
+            let at = if name.contains("lora_A") { 0 } else { 1 };
+            tensor.values[at] = value;
+        }
+        adapter
+    };
+    assert!(spread(1e20).accepted(&LLAMA).receipt.delta_norm < 1e22);
+    assert_eq!(spread(1e38).with("lora_alpha", json!(400)).refused(&LLAMA), [Code::NonFinite]);
+}
+
+#[test]
+fn m_a_change_of_one_element_anywhere_is_one() {
+    for (row, column) in [(0, 0), (1, 3), (KEY - 1, HIDDEN - 1)] {
+        let mut adapter = Adapter::plain();
+        for (name, tensor) in &mut adapter.tensors {
+            tensor.values.fill(0.0);
+            if name.contains("layers.1.self_attn.v_proj") {
+                tensor.values[if name.contains("lora_A") { column } else { 2 * row }] = 0.5;
+            }
+        }
+        let plan = adapter.accepted(&LLAMA);
+        assert_eq!(plan.notes.iter().filter(|note| note.code == NoteCode::ZeroDelta).count(), plan.modules.len() - 1);
+    }
 }
 
 #[test]
@@ -115,7 +145,7 @@ fn m_padding_changes_no_norm_if_the_scale_is_kept() {
             tensor.values = tensor.values.chunks(2).flat_map(|row| [row[0], row[1], 0.0]).collect();
         }
     }
-    for (one, other) in plain.accepted(&LLAMA).modules.iter().zip(&padded.accepted(&LLAMA).modules) {
+    for (one, other) in plain.accepted(&LLAMA).receipt.modules.iter().zip(&padded.accepted(&LLAMA).receipt.modules) {
         assert_eq!((one.scale, one.delta_norm), (other.scale, other.delta_norm));
     }
 }

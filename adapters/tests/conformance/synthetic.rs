@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use adapters::{Base, Code, Container, Dtype, Limits, ModuleKind, Note, NoteCode, Plan, Refusal};
+use adapters::{Base, Code, Container, Dtype, Limits, ModuleKind, Note, NoteCode, Plan, Refusal, Resolved};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
@@ -116,16 +116,31 @@ impl Adapter {
         Container::parse(safetensors(&self.tensors).into(), &Limits::default()).unwrap()
     }
 
-    pub fn judge(&self, base: &Base) -> Result<Plan, Vec<Refusal>> {
+    pub fn judge(&self, base: &Base) -> Result<Resolved, Vec<Refusal>> {
         self.judge_within(base, &Limits::default())
     }
 
-    pub fn judge_within(&self, base: &Base, limits: &Limits) -> Result<Plan, Vec<Refusal>> {
-        adapters::resolve(self.config.to_string().as_bytes(), &self.container(), base, limits)
+    /// As whoever keeps a version sees it, which must be what whoever serves it sees, and agree with the exact norms.
+    #[track_caller]
+    pub fn judge_within(&self, base: &Base, limits: &Limits) -> Result<Resolved, Vec<Refusal>> {
+        let (config, weights) = (self.config.to_string().into_bytes(), self.container());
+        let resolved = adapters::resolve(&config, &weights, base, limits);
+        let judged = adapters::judge(&config, &weights, base, limits);
+        assert_eq!(judged.as_ref(), resolved.as_ref().map(|resolved| &resolved.plan));
+        if let Ok(Resolved { plan, receipt }) = &resolved {
+            for (module, measured) in plan.modules.iter().zip(&receipt.modules) {
+                assert!((measured.delta_norm as f32).is_finite(), "{}", module.module);
+                let pair_alone = module.magnitude.is_none() && module.lora_bias.is_none();
+                let noted = |note: &&Note| note.code == NoteCode::ZeroDelta && note.subject == module.module;
+                let is_zero = plan.notes.iter().any(|note| noted(&note));
+                assert!(!pair_alone || is_zero == (measured.delta_norm == 0.0), "{}", module.module);
+            }
+        }
+        resolved
     }
 
     #[track_caller]
-    pub fn accepted(&self, base: &Base) -> Plan {
+    pub fn accepted(&self, base: &Base) -> Resolved {
         match self.judge(base) {
             Ok(plan) => plan,
             Err(refusals) => panic!("refused: {refusals:#?}"),

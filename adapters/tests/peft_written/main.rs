@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use adapters::{Base, Files, Limits, Plan, Refusal};
+use adapters::{Base, Files, Limits, Refusal, Resolved};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -55,7 +55,7 @@ static BASES: LazyLock<BTreeMap<String, Base>> = LazyLock::new(|| {
     ["tiny-llama", "tiny-qwen3"].map(read).into()
 });
 
-fn judge(base: &str, name: &str) -> Result<Plan, Vec<Refusal>> {
+fn judge(base: &str, name: &str) -> Result<Resolved, Vec<Refusal>> {
     let files = Files::read(&folder().join("adapters").join(name), &Limits::default())?;
     files.resolve(&BASES[base], &Limits::default())
 }
@@ -68,7 +68,8 @@ fn every_kind_of_adapter_resolves_to_what_peft_loads() {
         let plan = judge(&peft.base, &name).unwrap_or_else(|refusals| panic!("{name}: {refusals:#?}"));
         let planned: Vec<&str> = plan.modules.iter().map(|module| module.module.as_str()).collect();
         assert_eq!(planned, peft.modules.keys().map(String::as_str).collect::<Vec<_>>(), "{name}");
-        for (module, facts) in plan.modules.iter().zip(peft.modules.values()) {
+        let measured = plan.receipt.modules.iter().map(|module| module.delta_norm);
+        for ((module, norm), facts) in plan.modules.iter().zip(measured).zip(peft.modules.values()) {
             let subject = format!("{name}: {}", module.module);
             assert_eq!((module.rank, module.alpha, module.scale), (facts.rank, facts.alpha, facts.scale), "{subject}");
             assert_eq!(
@@ -76,8 +77,8 @@ fn every_kind_of_adapter_resolves_to_what_peft_loads() {
                 (facts.dora, facts.lora_bias),
                 "{subject}"
             );
-            let error = (module.delta_norm - facts.delta_norm).abs() / facts.delta_norm;
-            assert!(error < 1e-6, "{subject}: {} and {}", module.delta_norm, facts.delta_norm);
+            let error = (norm - facts.delta_norm).abs() / facts.delta_norm;
+            assert!(error < 1e-6, "{subject}: {norm} and {}", facts.delta_norm);
         }
         let touches = |path: &str| {
             plan.private.iter().any(|module| module.module == path)
@@ -91,7 +92,7 @@ fn every_kind_of_adapter_resolves_to_what_peft_loads() {
 #[test]
 fn private_modules_and_trained_biases_are_planned() {
     let private = |base: &str, name: &str| -> Vec<String> {
-        judge(base, name).unwrap().private.into_iter().map(|module| module.module).collect()
+        judge(base, name).unwrap().plan.private.into_iter().map(|module| module.module).collect()
     };
     assert_eq!(private("tiny-llama", "save-both"), ["lm_head", "model.embed_tokens"]);
     assert_eq!(private("tiny-qwen3", "save-embeddings-tied"), ["model.embed_tokens"]);

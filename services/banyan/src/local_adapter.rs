@@ -21,7 +21,7 @@ impl LocalAdapters {
     /// # Errors
     /// Every refusal.
     pub fn add(&mut self, files: Files, base: &Base, limits: &Limits) -> Result<AdapterKey, Vec<Refusal>> {
-        let plan = files.resolve(base, limits)?;
+        let plan = files.judge(base, limits)?;
         let key = AdapterKey { tenant: nobody(), digest: plan.digest };
         self.bytes_max = self.bytes_max.max(files.weights.len() as u64);
         self.files.get_mut().unwrap_or_else(PoisonError::into_inner).insert(key, files);

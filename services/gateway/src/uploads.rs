@@ -5,7 +5,7 @@ mod receive;
 
 use std::{sync::Arc, time::Duration};
 
-use adapters::{Files, Plan, Refusal, Registry, VersionFiles};
+use adapters::{Files, Plan, Refusal, Registry, Resolved, VersionFiles};
 use domain::{AdapterName, Detail, Fault, Limits, Reason, Slug};
 use futures::Stream;
 use serde_json::Value;
@@ -95,7 +95,7 @@ impl Uploads {
         session: &Session,
         target: &Target,
         files: &Files,
-        plan: Plan,
+        plan: Resolved,
     ) -> Result<AdapterVersion, Fault> {
         let size_bytes = (files.config.len() + files.weights.len()) as u64;
         let receipt = serde_json::to_value(&plan.receipt).map_err(|error| {
@@ -174,7 +174,7 @@ async fn judge<H: Send + 'static>(
     base: Arc<BaseModel>,
     limits: adapters::Limits,
     held: H,
-) -> Result<(Plan, H), Fault> {
+) -> Result<(Resolved, H), Fault> {
     match tokio::task::spawn_blocking(move || (files.resolve(&base.inventory, &limits), held)).await {
         Ok((verdict, held)) => verdict.map(|plan| (plan, held)).map_err(|refusals| refused(&refusals)),
         Err(error) => {

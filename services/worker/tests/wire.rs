@@ -106,7 +106,7 @@ impl Served {
     /// Puts a shipped adapter into the registry.
     async fn publish(&self, name: &str) -> AdapterPin {
         let files = Files::read(&repository("adapters/industries").join(name), &Limits::default()).expect("files");
-        let plan = files.resolve(&self.base, &Limits::default()).expect("fits");
+        let plan = files.judge(&self.base, &Limits::default()).expect("fits");
         let version = VersionFiles { config: files.config, weights: files.weights, receipt: "{}".into() };
         let registry = Registry::open(&self.registry.path().display().to_string(), []).expect("opens");
         let tenant: domain::TenantId = TENANT.parse().expect("uuid");

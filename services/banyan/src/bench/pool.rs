@@ -58,7 +58,7 @@ impl Pool {
             // Ranks of one bench must not give the same content.
             synthetic::write_adapter(&folder, base, rank, ((rank as u64) << 32) | content as u64)?;
             let limits = Limits::default();
-            let plan = Files::read(&folder, &limits).and_then(|files| files.resolve(base, &limits));
+            let plan = Files::read(&folder, &limits).and_then(|files| files.judge(base, &limits));
             let plan = plan.map_err(|refusals| {
                 let reasons: Vec<_> = refusals.iter().map(ToString::to_string).collect();
                 Failure::Failed(format!("a synthetic adapter is refused: {}", reasons.join("; ")))

@@ -90,7 +90,7 @@ async fn import(args: &UpArgs, admin: &Admin, stack: &Stack, stages: &Stages) ->
             continue;
         }
         let limits = Limits::default();
-        let judged = Files::read(&dir, &limits).and_then(|files| files.resolve(&stack.base, &limits));
+        let judged = Files::read(&dir, &limits).and_then(|files| files.judge(&stack.base, &limits));
         if let Err(refusals) = judged {
             let reason = refusals.first().map(ToString::to_string).unwrap_or_default();
             stages.note(&format!("skipped {TENANT}/{name}: it was made for another base model ({reason})"));
