@@ -63,6 +63,11 @@ impl AdapterCache {
         Ok(Self { files, index: Mutex::new(index), bytes_max, doubtful: state == State::Doubtful, _lock: lock })
     }
 
+    /// Whether there is an image of it, for whoever cannot wait: no use of it, and no as well while the index is busy.
+    pub fn is_listed(&self, key: &CacheKey) -> bool {
+        self.index.try_lock().is_ok_and(|index| index.find(key).is_ok_and(|found| found.is_some()))
+    }
+
     /// The image's file and its length, if there is one.
     pub fn find(&self, key: &CacheKey) -> Option<(File, u64)> {
         let known = self.index().touch(key).unwrap_or_else(|error| failed("its index cannot be read", key, &error));

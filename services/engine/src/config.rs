@@ -36,7 +36,7 @@ pub struct EngineConfig {
     pub grammar: GrammarConfig,
     /// Memory for ready adapters.
     pub adapter_bytes_max: u64,
-    /// Adapters loaded at a time.
+    /// Adapters fetched from the registry at a time; as many more are read from disk meanwhile.
     pub adapter_loads_max: usize,
     /// Steps that a loaded adapter waits for room before requests that came later get no new adapters.
     pub adapter_patience_steps: u32,

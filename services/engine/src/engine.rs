@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use domain::{Fault, Reason};
 
-use crate::adapter_cache::AdapterCache;
+use crate::adapter_cache::{AdapterCache, CacheKey};
 use crate::blocks::BlockPool;
 use crate::config::EngineConfig;
 use crate::events::{FinishReason, Usage};
@@ -14,10 +14,10 @@ use crate::grammar::Grammars;
 use crate::handle::EngineHandle;
 use crate::inbox::Inbox;
 use crate::loader::{AdapterFault, AdapterSource, Loaded, Loader, LoaderParts};
-use crate::model::Model;
+use crate::model::{Adapter, Model};
 use crate::prefix_cache::PrefixCache;
 use crate::request::Bounds;
-use crate::residents::{AdapterKey, Residents};
+use crate::residents::{AdapterKey, Lane, Residents};
 use crate::runner::{Outcome, Runner};
 use crate::scheduler::{Scheduler, Slice};
 use crate::sequence::Sequence;
@@ -41,7 +41,7 @@ pub enum EngineError {
 /// All state of a running engine; lives on its thread.
 pub struct Engine {
     scheduler: Scheduler,
-    residents: Residents<crate::model::Adapter>,
+    residents: Residents<Adapter>,
     runner: Runner,
     loader: Loader,
     /// Its threads end with the engine.
@@ -73,7 +73,13 @@ impl Engine {
         }
         let inbox = Arc::new(Inbox::new(config.waiting_max));
         let EngineConfig { adapter_bytes_max, adapter_loads_max, adapter_patience_steps, .. } = config;
-        let residents = Residents::new(adapter_bytes_max, adapter_loads_max, adapter_patience_steps);
+        let cache = open_cache(&config)?;
+        let mut residents = Residents::new(adapter_bytes_max, adapter_loads_max, adapter_patience_steps);
+        if let Some((cache, _)) = &cache {
+            let (cache, storage) = (Arc::clone(cache), Adapter::storage_number(&model));
+            let is_here = move |key: &AdapterKey| cache.is_listed(&CacheKey { adapter: *key, storage });
+            residents = residents.with_lanes(move |key| if is_here(key) { Lane::Disk } else { Lane::Registry });
+        }
         let (board, roster) = StatusBoard::new(residents.ready());
         let board = Arc::new(board);
         let done = {
@@ -84,7 +90,7 @@ impl Engine {
             model: Arc::clone(&model),
             source,
             limits: config.adapter.clone(),
-            cache: open_cache(&config)?,
+            cache,
             bytes_max: config.adapter_bytes_max,
         };
         let loader = Loader::start(config.adapter_loads_max, parts, done)?;
@@ -166,10 +172,12 @@ impl Engine {
         let Self { scheduler, residents, loader, .. } = self;
         let given_up = residents.settle(|key| scheduler.waits_for(key).is_some());
         scheduler.lease_adapters(residents);
-        while let Some(key) = residents.next_load(|key| scheduler.waits_for(key).is_some()) {
-            // A pin is loaded for nobody in particular.
-            let span = scheduler.waits_for(&key).map_or_else(tracing::Span::none, |it| it.answer.span().clone());
-            loader.load(key, &span);
+        for lane in Lane::ALL {
+            while let Some(key) = residents.next_load(lane, |key| scheduler.waits_for(key).is_some()) {
+                // A pin is loaded for nobody in particular.
+                let span = scheduler.waits_for(&key).map_or_else(tracing::Span::none, |it| it.answer.span().clone());
+                loader.load(key, lane, &span);
+            }
         }
         given_up.into_iter().for_each(|(key, fault)| self.fail_waiting(&key, &fault));
     }

@@ -2,6 +2,8 @@
 //! network: from this machine's cache if it has them, which is one read, else from the registry. What comes from there is
 //! not trusted: it is judged again against this base, and its content must be what its name says. What was judged is
 //! served at once and written to the cache behind everybody's back.
+//!
+//! What the cache lists has threads of its own, so that it does not wait for a slow registry.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -16,7 +18,7 @@ use kernels::Buffer;
 use crate::adapter_cache::{AdapterCache, CacheKey, CacheWriter};
 use crate::model::{Adapter, AdapterLoadError, Model};
 use crate::packed_adapter::{self, Identity};
-use crate::residents::{AdapterKey, Load};
+use crate::residents::{AdapterKey, Lane, Load};
 
 /// Where adapters come from. `load` is called on a loader thread and may block; it must end, so give it a time limit.
 pub trait AdapterSource: Send + Sync + 'static {
@@ -87,18 +89,18 @@ pub(crate) struct LoaderParts {
 
 /// The loader threads; dropping it waits for the loads under way.
 pub(crate) struct Loader {
-    jobs: Option<SyncSender<(AdapterKey, tracing::Span)>>,
+    /// Of each [`Lane`]; none once it ends.
+    jobs: Vec<SyncSender<Job>>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Loader {
-    /// `threads` loads at a time; `done` is called on the loader's thread.
+    /// `threads` loads at a time in each lane; `done` is called on the loader's thread.
     pub fn start(
         threads: usize,
         parts: LoaderParts,
         done: impl Fn(Loaded) + Send + Sync + 'static,
     ) -> std::io::Result<Self> {
-        let (jobs, receiver) = sync_channel(threads);
         let LoaderParts { model, source, limits, cache, bytes_max } = parts;
         let rules = packed_adapter::rules(&limits);
         let cache = match cache {
@@ -108,23 +110,32 @@ impl Loader {
             }
             None => None,
         };
-        let receiver = Mutex::new(receiver);
-        let work = Arc::new(Work { receiver, model, source, limits, rules, cache, bytes_max, done });
-        let spawn = |n| {
-            let work = Arc::clone(&work);
-            std::thread::Builder::new().name(format!("adapter-loader-{n}")).spawn(move || work.run())
-        };
-        Ok(Self { jobs: Some(jobs), threads: (0..threads).map(spawn).collect::<Result<_, _>>()? })
+        let work = Arc::new(Work { model, source, limits, rules, cache, bytes_max, done });
+        let mut loader = Self { jobs: Vec::new(), threads: Vec::new() };
+        for lane in Lane::ALL {
+            let (jobs, receiver) = sync_channel(threads);
+            loader.jobs.push(jobs);
+            let receiver = Arc::new(Mutex::new(receiver));
+            for n in 0..threads {
+                let (work, receiver) = (Arc::clone(&work), Arc::clone(&receiver));
+                let name = match lane {
+                    Lane::Disk => format!("adapter-disk-{n}"),
+                    Lane::Registry => format!("adapter-fetch-{n}"),
+                };
+                loader.threads.push(std::thread::Builder::new().name(name).spawn(move || work.run(&receiver))?);
+            }
+        }
+        Ok(loader)
     }
 
-    /// Starts a load; its span is a child of `parent`. The caller keeps to as many at a time as there are threads, so
-    /// this never waits.
-    pub fn load(&self, key: AdapterKey, parent: &tracing::Span) {
+    /// Starts a load; its span is a child of `parent`. The caller keeps to as many at a time as there are threads in the
+    /// lane, so this never waits.
+    pub fn load(&self, key: AdapterKey, lane: Lane, parent: &tracing::Span) {
         let span = tracing::info_span!(
             parent: parent, "engine.adapter_load",
             tenant = %key.tenant, digest = %key.digest, bytes = tracing::field::Empty, from = tracing::field::Empty,
         );
-        if let Some(jobs) = &self.jobs
+        if let Some(jobs) = self.jobs.get(lane as usize)
             && jobs.try_send((key, span)).is_err()
         {
             tracing::error!(digest = %key.digest, "no loader thread takes the job");
@@ -134,7 +145,7 @@ impl Loader {
 
 impl Drop for Loader {
     fn drop(&mut self) {
-        self.jobs = None;
+        self.jobs.clear();
         for thread in self.threads.drain(..) {
             // A loader thread catches what its jobs throw.
             let _ = thread.join();
@@ -142,8 +153,9 @@ impl Drop for Loader {
     }
 }
 
+type Job = (AdapterKey, tracing::Span);
+
 struct Work<D> {
-    receiver: Mutex<Receiver<(AdapterKey, tracing::Span)>>,
     model: Arc<Model>,
     source: Box<dyn AdapterSource>,
     limits: Limits,
@@ -160,10 +172,10 @@ struct Disk {
 }
 
 impl<D: Fn(Loaded)> Work<D> {
-    fn run(&self) {
+    fn run(&self, receiver: &Mutex<Receiver<Job>>) {
         kernels::lower_thread_priority();
         loop {
-            let job = self.receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let job = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok((key, span)) = job else { return };
             let loaded = span.in_scope(|| catch_unwind(AssertUnwindSafe(|| self.load(&key))));
             let adapter = loaded.unwrap_or(Err(AdapterFault::Crashed));
@@ -209,32 +221,21 @@ impl<D: Fn(Loaded)> Work<D> {
         let files = self.source.load(key)?;
         let refused = AdapterFault::Refused;
         let weights = Container::parse(files.weights, &self.limits).map_err(|refusal| refused(vec![refusal]))?;
-        let plan = adapters::resolve(&files.config, &weights, self.model.base(), &self.limits).map_err(refused)?;
+        let plan = adapters::judge(&files.config, &weights, self.model.base(), &self.limits).map_err(refused)?;
         if plan.digest != key.digest {
             return Err(AdapterFault::OtherDigest { found: plan.digest });
         }
-        let adapter = Adapter::load(&self.model, &plan, &weights)?;
+        let mut image = Adapter::pack(&self.model, &plan, &weights)?;
         drop(weights);
-        Ok(self.pack(key, adapter))
-    }
-
-    /// The same adapter in one piece, on its way to the cache. What is served from memory now and from disk later is the
-    /// same image.
-    fn pack(&self, key: &AdapterKey, adapter: Adapter) -> Adapter {
+        // What is served from memory now and from disk later is the same image.
         let identity = self.identity(key);
-        let Some(image) = adapter.pack(&identity) else { return adapter };
-        match Adapter::unpack(&self.model, &identity, image.clone()) {
-            Ok(packed) => {
-                if let Some(Disk { writer, .. }) = &self.cache {
-                    writer.write(CacheKey { adapter: *key, storage: identity.storage }, image);
-                }
-                packed
-            }
-            Err(damage) => {
-                tracing::error!(digest = %key.digest, %damage, "an adapter was packed wrongly");
-                adapter
-            }
+        let kept = self.cache.as_ref().and_then(|disk| Some((disk, image.seal(&identity)?)));
+        let adapter = Adapter::of_image(&self.model, plan.digest, &image)
+            .map_err(|damage| AdapterLoadError::Parts(damage.to_string()))?;
+        if let Some((Disk { writer, .. }, image)) = kept {
+            writer.write(CacheKey { adapter: *key, storage: identity.storage }, image);
         }
+        Ok(adapter)
     }
 
     fn identity(&self, key: &AdapterKey) -> Identity {

@@ -64,7 +64,7 @@ pub(crate) struct EmbeddingLora {
 }
 
 impl Adapter {
-    /// Memory that the adapter holds.
+    /// Memory that the adapter holds: its image, and what is no view of that.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -83,12 +83,6 @@ impl LinearChange {
     fn is_empty(&self) -> bool {
         self.lora.is_none() && self.gain.is_none() && self.lora_bias.is_none() && self.bias.is_none()
     }
-
-    fn bytes(&self) -> usize {
-        let vectors = [&self.gain, &self.lora_bias, &self.bias];
-        self.lora.as_ref().map_or(0, Lora::bytes)
-            + vectors.into_iter().flatten().map(|v| size_of_val(&v[..])).sum::<usize>()
-    }
 }
 
 impl EmbeddingChange {
@@ -100,11 +94,5 @@ impl EmbeddingChange {
         if let Some(gain) = &self.gain {
             kernels::scale_row(row, gain);
         }
-    }
-
-    fn bytes(&self) -> usize {
-        let lora = self.lora.as_ref().map_or(0, |lora| size_of_val(&lora.a[..]) + size_of_val(&lora.b[..]));
-        let gain = self.gain.as_ref().map_or(0, |gain| size_of_val(&gain[..]));
-        self.private.as_ref().map_or(0, Matrix::bytes) + lora + gain
     }
 }

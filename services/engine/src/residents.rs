@@ -10,6 +10,7 @@
 //! allocator wastes. That is next to nothing where large buffers are mapped each on its own, as pages of the machine, and
 //! up to half as much again where they are cut from a heap; the churn test in `residents/tests.rs` measures it.
 
+mod lanes;
 mod ranking;
 mod reload_cost;
 
@@ -22,8 +23,11 @@ use domain::{Digest, TenantId};
 use serde::{Deserialize, Serialize};
 
 use crate::loader::AdapterFault;
+use lanes::Lanes;
 use ranking::{Rank, Ranking};
 use reload_cost::ReloadCost;
+
+pub use lanes::Lane;
 
 /// An adapter version of a tenant. The tenant is part of the key: residency is not shared between tenants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -90,15 +94,14 @@ impl ReadyKeys {
 /// The adapters of one engine, owned by its thread.
 pub struct Residents<A> {
     bytes_max: u64,
-    loads_max: usize,
     patience_steps: u32,
     slots: HashMap<AdapterKey, Slot<A>>,
     ready: ReadyKeys,
     /// Not yet given to the loader, in the order in which they were asked for.
-    queue: VecDeque<AdapterKey>,
-    loading: usize,
+    lanes: Lanes,
+    lane_of: Box<dyn Fn(&AdapterKey) -> Lane + Send>,
     /// Loaded, but without room until somebody gives a lease back. No load starts while there is one, so memory exceeds
-    /// the budget by `loads_max` adapters at most.
+    /// the budget by `loads_max` adapters of each lane at most.
     parked: VecDeque<Parked<A>>,
     /// What may be evicted.
     ranking: Ranking,
@@ -127,8 +130,8 @@ pub struct ResidentCounts {
 }
 
 enum Slot<A> {
-    /// Queued, loading or parked.
-    Coming,
+    /// Queued, loading or parked; it came by this lane.
+    Coming(Lane),
     Ready {
         adapter: Arc<A>,
         bytes: u64,
@@ -164,17 +167,16 @@ pub struct ResidentStatus {
 }
 
 impl<A> Residents<A> {
-    /// At most `bytes_max` of ready adapters and `loads_max` loads at a time. After `patience_steps` a loaded adapter that
+    /// At most `bytes_max` of ready adapters and `loads_max` loads at a time in each lane. After `patience_steps` a loaded adapter that
     /// finds no room has [`Residents::held_up`] hold back younger requests.
     pub fn new(bytes_max: u64, loads_max: usize, patience_steps: u32) -> Self {
         Self {
             bytes_max,
-            loads_max,
             patience_steps,
             slots: HashMap::new(),
             ready: ReadyKeys::default(),
-            queue: VecDeque::new(),
-            loading: 0,
+            lanes: Lanes::new(loads_max),
+            lane_of: Box::new(|_| Lane::Registry),
             parked: VecDeque::new(),
             ranking: Ranking::default(),
             cost: ReloadCost::default(),
@@ -184,6 +186,12 @@ impl<A> Residents<A> {
             pinned_bytes: 0,
             counts: ResidentCounts::default(),
         }
+    }
+
+    /// The same, with loads in the lane that `lane_of` names when an adapter is asked for. Without it, all take that of
+    /// the registry.
+    pub fn with_lanes(self, lane_of: impl Fn(&AdapterKey) -> Lane + Send + 'static) -> Self {
+        Self { lane_of: Box::new(lane_of), ..self }
     }
 
     /// The keys of those that are ready, from now on.
@@ -196,8 +204,7 @@ impl<A> Residents<A> {
     pub fn pin(&mut self, keys: &[AdapterKey]) {
         for key in keys {
             if self.pins.insert(*key) && !self.slots.contains_key(key) {
-                self.slots.insert(*key, Slot::Coming);
-                self.queue.push_back(*key);
+                self.ask(key);
             }
         }
     }
@@ -216,21 +223,20 @@ impl<A> Residents<A> {
                 let end = LeaseEnd { key: *key, returned: Arc::clone(&self.returned) };
                 Some(Lease { adapter: Arc::clone(adapter), _end: end })
             }
-            Some(Slot::Coming) => None,
+            Some(Slot::Coming(_)) => None,
             None => {
-                self.slots.insert(*key, Slot::Coming);
-                self.queue.push_back(*key);
+                self.ask(key);
                 None
             }
         }
     }
 
-    /// The next adapter to load now, if any. What nobody wants any more is dropped.
-    pub fn next_load(&mut self, wanted: impl Fn(&AdapterKey) -> bool) -> Option<AdapterKey> {
-        while self.parked.is_empty() && self.loading < self.loads_max {
-            let key = self.queue.pop_front()?;
+    /// The next adapter to load now in this lane, if any. What nobody wants any more is dropped.
+    pub fn next_load(&mut self, lane: Lane, wanted: impl Fn(&AdapterKey) -> bool) -> Option<AdapterKey> {
+        while self.parked.is_empty() {
+            let key = self.lanes.pop(lane)?;
             if self.pins.contains(&key) || wanted(&key) {
-                self.loading += 1;
+                self.lanes.begin(lane);
                 return Some(key);
             }
             self.slots.remove(&key);
@@ -241,7 +247,9 @@ impl<A> Residents<A> {
     /// A load ended. A failure is handed back, for those who wait for this adapter; it changes nothing for others, and
     /// the next request tries again.
     pub fn finish_load(&mut self, key: AdapterKey, loaded: Result<Load<A>, AdapterFault>) -> Result<(), AdapterFault> {
-        self.loading -= 1;
+        if let Some(Slot::Coming(lane)) = self.slots.get(&key) {
+            self.lanes.end(*lane);
+        }
         let fits = |load: Load<A>| self.check_size(&key, load.bytes).map(|()| load);
         match loaded.and_then(fits) {
             Ok(Load { adapter, bytes, took }) => {
@@ -327,22 +335,29 @@ impl<A> Residents<A> {
     /// This adapter comes with a message from the loader, not before. (Where a loaded one waits for room, the queue behind
     /// it moves when a lease ends.)
     pub fn loads(&self, key: &AdapterKey) -> bool {
-        self.parked.is_empty() && matches!(self.slots.get(key), Some(Slot::Coming))
+        self.parked.is_empty() && matches!(self.slots.get(key), Some(Slot::Coming(_)))
     }
 
     /// Every adapter that is ready or on its way, in a stable order. O(n log n): for those who ask, not for every step.
     pub fn list(&self) -> Vec<ResidentStatus> {
         let one = |(key, slot): (&AdapterKey, &Slot<A>)| {
             let (bytes, leases) = match slot {
-                Slot::Coming => (0, 0),
+                Slot::Coming(_) => (0, 0),
                 Slot::Ready { adapter, bytes, .. } => (*bytes, leases(adapter)),
             };
-            let (loading, pinned) = (matches!(slot, Slot::Coming), self.pins.contains(key));
+            let (loading, pinned) = (matches!(slot, Slot::Coming(_)), self.pins.contains(key));
             ResidentStatus { key: *key, bytes, leases, loading, pinned }
         };
         let mut all: Vec<_> = self.slots.iter().map(one).collect();
         all.sort_unstable_by_key(|resident| (resident.key.tenant, resident.key.digest));
         all
+    }
+
+    /// Puts it on its way.
+    fn ask(&mut self, key: &AdapterKey) {
+        let lane = (self.lane_of)(key);
+        self.slots.insert(*key, Slot::Coming(lane));
+        self.lanes.push(lane, *key);
     }
 
     /// What can never have room is refused. A pin that does not fit with the others is none from now on.

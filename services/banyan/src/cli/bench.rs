@@ -61,7 +61,7 @@ pub struct BenchBaseArgs {
     /// hidden, layers, heads, kv-heads, head, ff, vocab (a Qwen3-like model).
     #[arg(long, value_name = "SHAPE")]
     pub shape: Option<Shape>,
-    /// Weights that adapters bring; by default f32 for an f32 base, else bf16.
+    /// Weights that adapters bring; by default as the base's.
     #[arg(long, value_enum, value_name = "DTYPE")]
     pub adapter_dtype: Option<DtypeArg>,
     /// Any setting of the engine, by its name in the worker's configuration; may be given several times.

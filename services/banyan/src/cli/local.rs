@@ -73,7 +73,7 @@ pub struct ScoreArgs {
     /// Arithmetic of weights and activations.
     #[arg(long, value_enum, default_value = "f32")]
     pub dtype: DtypeArg,
-    /// Weights that adapters bring; by default f32 for an f32 base, else bf16.
+    /// Weights that adapters bring; by default as the base's.
     #[arg(long, value_enum, value_name = "DTYPE")]
     pub adapter_dtype: Option<DtypeArg>,
     /// Most lines that run in one batch.

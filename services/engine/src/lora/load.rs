@@ -1,11 +1,13 @@
-//! From a plan and its tensors to weights in memory. The norms that DoRA divides by are taken here, once.
+//! From a plan and its tensors to an image of the adapter. The norms that DoRA divides by are taken here, once.
 
-use adapters::{BiasReplacement, Container, ModuleKind, ModulePlan, Plan, PrivateModule, TensorRef};
+use adapters::{BiasReplacement, Container, Dtype, ModuleKind, ModulePlan, Plan, PrivateModule, TensorRef};
 use domain::Digest;
-use kernels::{Cpu, Lora, Matrix};
+use kernels::Matrix;
 
-use super::{Adapter, EmbeddingChange, EmbeddingLora, HeadChange, LinearChange};
+use super::Adapter;
+use super::pack::{Content, Image, Parts, Place};
 use crate::model::{Model, Slot};
+use crate::packed_adapter::Kind;
 
 /// Why an adapter with a plan cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +16,10 @@ pub enum AdapterLoadError {
     OtherBase { plan: Digest, model: Digest },
     #[error("{module}: {message}")]
     Module { module: String, message: String },
+    #[error("it has more or larger parts than an image can hold")]
+    TooLarge,
+    #[error("its parts do not fit this model: {0}")]
+    Parts(String),
 }
 
 const EMBED: &str = "model.embed_tokens";
@@ -22,95 +28,111 @@ const HEAD: &str = "lm_head";
 impl Adapter {
     /// Brings the tensors of `plan` into memory.
     pub fn load(model: &Model, plan: &Plan, weights: &Container) -> Result<Adapter, AdapterLoadError> {
+        let image = Adapter::pack(model, plan, weights)?;
+        Adapter::of_image(model, plan.digest, &image).map_err(|damage| AdapterLoadError::Parts(damage.to_string()))
+    }
+
+    /// Brings the tensors of `plan` into an image.
+    pub(crate) fn pack(model: &Model, plan: &Plan, weights: &Container) -> Result<Image, AdapterLoadError> {
         let base_digest = model.base().digest();
         if plan.base_digest != base_digest {
             return Err(AdapterLoadError::OtherBase { plan: plan.base_digest, model: base_digest });
         }
-        let layers = (0..model.config().layers).map(|_| Default::default()).collect();
-        let (embed, head) = (EmbeddingChange::default(), HeadChange::default());
-        let mut adapter = Adapter { digest: plan.digest, base_digest, bytes: 0, embed, layers, head };
+        let mut packing = Packing { model, weights, parts: Parts::new(model.adapter_storage()) };
         for module in &plan.private {
-            adapter.add_private(model, module, weights).map_err(in_module(&module.module))?;
+            packing.add_private(module).map_err(in_module(&module.module))?;
         }
         for module in &plan.modules {
-            adapter.add_module(model, module, weights).map_err(in_module(&module.module))?;
+            packing.add_module(module).map_err(in_module(&module.module))?;
         }
         for bias in &plan.biases {
-            adapter.add_bias(bias, weights).map_err(in_module(&bias.module))?;
+            packing.add_bias(bias).map_err(in_module(&bias.module))?;
         }
-        let linears = adapter.layers.iter().flatten().chain([&adapter.head.change]).map(LinearChange::bytes);
-        adapter.bytes =
-            linears.sum::<usize>() + adapter.embed.bytes() + adapter.head.private.as_ref().map_or(0, Matrix::bytes);
-        Ok(adapter)
+        packing.parts.into_image().ok_or(AdapterLoadError::TooLarge)
     }
+}
 
-    fn add_private(&mut self, model: &Model, module: &PrivateModule, weights: &Container) -> Result<(), String> {
-        let &[rows, columns] = module.kind.weight_shape().as_slice() else {
-            return Err("a private module must be a matrix".into());
-        };
-        let values = read(weights, &module.weight, &[rows, columns])?;
-        let storage = model.adapter_storage();
-        let matrix = Matrix::from_values(&Cpu::serial(), rows, columns, storage, &values);
-        match module.module.as_str() {
-            EMBED => self.embed.private = Some(matrix),
-            HEAD => self.head.private = Some(matrix),
+struct Packing<'a> {
+    model: &'a Model,
+    weights: &'a Container,
+    parts: Parts<'a>,
+}
+
+impl Packing<'_> {
+    fn add_private(&mut self, module: &PrivateModule) -> Result<(), String> {
+        let shape: [usize; 2] =
+            module.kind.weight_shape().try_into().map_err(|_| "a private module must be a matrix".to_owned())?;
+        let (kind, place) = match module.module.as_str() {
+            EMBED => (Kind::EmbedPrivate, Place::Embed),
+            HEAD => (Kind::HeadPrivate, Place::Head),
             _ => return Err("private modules are supported for the embedding and the output layer".into()),
-        }
-        Ok(())
+        };
+        self.parts.matrix(kind, place, shape, elements(self.weights, &module.weight, &shape)?)
     }
 
-    fn add_module(&mut self, model: &Model, module: &ModulePlan, weights: &Container) -> Result<(), String> {
-        let (rank, scale) = (module.rank, module.scale as f32);
+    fn add_module(&mut self, module: &ModulePlan) -> Result<(), String> {
         match module.kind {
-            ModuleKind::Embedding { vocab, dim } if module.module == EMBED => {
-                let a = read(weights, &module.a, &[rank, vocab])?;
-                let b = read(weights, &module.b, &[dim, rank])?;
-                let lora = EmbeddingLora { a: transpose(&a, vocab), b: transpose(&b, rank), rank, scale };
-                let base = self.embed.private.as_ref().unwrap_or(&model.weights().embed);
-                if let Some(magnitude) = &module.magnitude {
-                    let magnitude = read(weights, magnitude, &[dim])?;
-                    self.embed.gain = Some(divide(&magnitude, &column_norms(base, &lora))?);
-                }
-                self.embed.lora = Some(lora);
-            }
-            ModuleKind::Linear { in_features, out_features, .. } => {
-                let a = read(weights, &module.a, &[rank, in_features])?;
-                let b = read(weights, &module.b, &[out_features, rank])?;
-                let vector = |tensor: &Option<TensorRef>| {
-                    tensor.as_ref().map(|tensor| read(weights, tensor, &[out_features])).transpose()
-                };
-                let (magnitude, mut lora_bias) = (vector(&module.magnitude)?, vector(&module.lora_bias)?);
-                for value in lora_bias.iter_mut().flatten() {
-                    *value *= scale;
-                }
-                let base = model.linear_weight(&module.module).ok_or("the base has no such module")?;
-                if (base.outputs(), base.inputs()) != (out_features, in_features) {
-                    return Err("the base's module is of another shape".into());
-                }
-                let storage = model.adapter_storage();
-                let gain = magnitude.map(|m| divide(&m, &row_norms(base, &a, &b, rank, scale))).transpose()?;
-                let change = self.linear_mut(&module.module)?;
-                change.lora = Some(Lora::from_values(&Cpu::serial(), rank, storage, &a, &b, scale));
-                (change.gain, change.lora_bias) = (gain, lora_bias);
-            }
-            _ => return Err("low-rank changes are supported for linear layers and the embedding".into()),
+            ModuleKind::Embedding { vocab, dim } if module.module == EMBED => self.add_embedding(module, vocab, dim),
+            ModuleKind::Linear { in_features, out_features, .. } => self.add_linear(module, in_features, out_features),
+            _ => Err("low-rank changes are supported for linear layers and the embedding".into()),
+        }
+    }
+
+    fn add_linear(&mut self, module: &ModulePlan, inputs: usize, outputs: usize) -> Result<(), String> {
+        let ModulePlan { rank, scale, .. } = *module;
+        let (scale, weights) = (scale as f32, self.weights);
+        let base = self.model.linear_weight(&module.module).ok_or("the base has no such module")?;
+        if (base.outputs(), base.inputs()) != (outputs, inputs) {
+            return Err("the base's module is of another shape".into());
+        }
+        let place = self.place(&module.module)?;
+        let [kind_a, kind_b, kind_scale, kind_lora_bias, kind_gain, _] = place.linear_kinds();
+        let [shape_a, shape_b] = [[rank, inputs], [outputs, rank]];
+        self.parts.matrix(kind_a, place, shape_a, elements(weights, &module.a, &shape_a)?)?;
+        self.parts.matrix(kind_b, place, shape_b, elements(weights, &module.b, &shape_b)?)?;
+        self.parts.vector(kind_scale, place, vec![scale])?;
+        if let Some(lora_bias) = &module.lora_bias {
+            let scaled = read(weights, lora_bias, &[outputs])?.into_iter().map(|value| value * scale);
+            self.parts.vector(kind_lora_bias, place, scaled.collect())?;
+        }
+        if let Some(magnitude) = &module.magnitude {
+            let (a, b) = (read(weights, &module.a, &shape_a)?, read(weights, &module.b, &shape_b)?);
+            let magnitude = read(weights, magnitude, &[outputs])?;
+            self.parts.vector(kind_gain, place, divide(&magnitude, &row_norms(base, &a, &b, rank, scale))?)?;
         }
         Ok(())
     }
 
-    fn add_bias(&mut self, bias: &BiasReplacement, weights: &Container) -> Result<(), String> {
-        let view = weights.get(&bias.bias.name).ok_or("its bias is not in the file")?;
-        let values = read(weights, &bias.bias, &[bias.bias.rows.as_ref().map_or(view.elements(), |rows| rows.len())])?;
-        self.linear_mut(&bias.module)?.bias = Some(values);
-        Ok(())
+    fn add_embedding(&mut self, module: &ModulePlan, vocab: usize, hidden: usize) -> Result<(), String> {
+        let ModulePlan { rank, scale, .. } = *module;
+        let scale = scale as f32;
+        let a = transpose(&read(self.weights, &module.a, &[rank, vocab])?, vocab);
+        let b = transpose(&read(self.weights, &module.b, &[hidden, rank])?, rank);
+        if let Some(magnitude) = &module.magnitude {
+            let magnitude = read(self.weights, magnitude, &[hidden])?;
+            // A module that is brought whole has no low-rank change, so it is the base's that is changed.
+            let norms = column_norms(&self.model.weights().embed, &a, &b, rank, scale);
+            self.parts.vector(Kind::EmbedGain, Place::Embed, divide(&magnitude, &norms)?)?;
+        }
+        self.parts.push(Kind::EmbedA, Place::Embed, [vocab, rank], Content::Values(a))?;
+        self.parts.push(Kind::EmbedB, Place::Embed, [rank, hidden], Content::Values(b))?;
+        self.parts.vector(Kind::EmbedScale, Place::Embed, vec![scale])
     }
 
-    fn linear_mut(&mut self, path: &str) -> Result<&mut LinearChange, String> {
+    fn add_bias(&mut self, bias: &BiasReplacement) -> Result<(), String> {
+        let place = self.place(&bias.module)?;
+        let [.., kind] = place.linear_kinds();
+        let outputs = self.model.linear_weight(&bias.module).ok_or("the base has no such module")?.outputs();
+        self.parts.vector(kind, place, read(self.weights, &bias.bias, &[outputs])?)
+    }
+
+    fn place(&self, path: &str) -> Result<Place, String> {
         if path == HEAD {
-            return Ok(&mut self.head.change);
+            return Ok(Place::Head);
         }
         let (layer, slot) = parse_path(path).ok_or("no such linear layer")?;
-        self.layers.get_mut(layer).map(|layer| &mut layer[slot as usize]).ok_or_else(|| "no such layer".into())
+        let layer = u16::try_from(layer).map_err(|_| "no such layer")?;
+        Ok(Place::Linear(layer, slot as u16))
     }
 }
 
@@ -121,19 +143,21 @@ pub(crate) fn parse_path(path: &str) -> Option<(usize, Slot)> {
     Some((layer.parse().ok()?, slot))
 }
 
-/// The tensor, or the rows of it that are meant, as f32; it must be of `shape`.
-fn read(weights: &Container, tensor: &TensorRef, shape: &[usize]) -> Result<Vec<f32>, String> {
+/// The elements of the tensor, or of the rows of it that are meant; it must be of `shape`.
+fn elements<'a>(weights: &'a Container, tensor: &TensorRef, shape: &[usize]) -> Result<(Dtype, &'a [u8]), String> {
     let name = &tensor.name;
-    let mut view = weights.get(name).ok_or_else(|| format!("{name} is not in the file"))?;
-    let whole = view.shape.first().copied().unwrap_or(0);
-    let rows = tensor.rows.clone().unwrap_or(0..whole);
-    let row_bytes = view.data.len().checked_div(whole).unwrap_or(0);
-    let found: Vec<usize> = std::iter::once(rows.len()).chain(view.shape.iter().skip(1).copied()).collect();
-    if rows.end > whole || found != shape {
-        return Err(format!("{name} is of shape {:?}, {shape:?} is meant", view.shape));
-    }
-    view.data = &view.data[rows.start * row_bytes..rows.end * row_bytes];
-    view.to_f32().ok_or_else(|| format!("{name} is {}, which is not served", view.dtype.name()))
+    let view = weights.get(name).ok_or_else(|| format!("{name} is not in the file"))?;
+    let rows = tensor.rows.as_ref().map(|rows| rows.len()).or(view.shape.first().copied());
+    let found: Vec<usize> = rows.into_iter().chain(view.shape.iter().skip(1).copied()).collect();
+    let part = weights.elements(tensor).filter(|_| found == shape);
+    let (dtype, data) = part.ok_or_else(|| format!("{name} is of shape {:?}, {shape:?} is meant", view.shape))?;
+    if dtype.is_served() { Ok((dtype, data)) } else { Err(format!("{name} is {}, which is not served", dtype.name())) }
+}
+
+/// As [`elements`], as f32.
+fn read(weights: &Container, tensor: &TensorRef, shape: &[usize]) -> Result<Vec<f32>, String> {
+    let (dtype, data) = elements(weights, tensor, shape)?;
+    dtype.decode(data).ok_or_else(|| format!("{} is not served", dtype.name()))
 }
 
 /// `[rows, width]` to `[width, rows]`.
@@ -160,13 +184,13 @@ fn row_norms(base: &Matrix, a: &[f32], b: &[f32], rank: usize, scale: f32) -> Ve
     b.chunks(rank).enumerate().map(norm).collect()
 }
 
-/// Norm of each column of `E + scale · (B A)ᵀ`.
-fn column_norms(base: &Matrix, lora: &EmbeddingLora) -> Vec<f64> {
+/// Norm of each column of `E + scale · (B A)ᵀ`, with `a` `[vocab, rank]` and `b` `[rank, hidden]`.
+fn column_norms(base: &Matrix, a: &[f32], b: &[f32], rank: usize, scale: f32) -> Vec<f64> {
     let mut squares = vec![0.0f64; base.inputs()];
     let mut row = vec![0.0; base.inputs()];
-    for (token, a) in lora.a.chunks_exact(lora.rank).enumerate() {
+    for (token, a) in a.chunks_exact(rank).enumerate() {
         base.read_row(token, &mut row);
-        kernels::expand(a, &lora.b, lora.scale, &mut row);
+        kernels::expand(a, b, scale, &mut row);
         for (square, value) in squares.iter_mut().zip(&row) {
             *square += f64::from(*value) * f64::from(*value);
         }

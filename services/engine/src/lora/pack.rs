@@ -1,10 +1,13 @@
-//! An adapter as one packed image: which sections it has, and where they belong. `unpack.rs` is the way back.
+//! An adapter as one packed image: every weight goes from where it comes to its place in the image, once, and the adapter
+//! that serves is a view of it. `load.rs` says what goes in, `unpack.rs` what it means.
 
-use kernels::{Buffer, Matrix, Storage};
+use adapters::Dtype;
+use kernels::{Buffer, Cpu, Matrix, Storage};
 
-use super::{Adapter, EmbeddingChange, EmbeddingLora, LinearChange};
+use super::Adapter;
+use super::unpack::size;
 use crate::model::Model;
-use crate::packed_adapter::{Identity, Kind, Layout, Section, Shape};
+use crate::packed_adapter::{Entry, Identity, Kind, Layout, Section, Shape};
 
 impl Adapter {
     /// How this model's adapters hold their matrices, as images number it.
@@ -15,44 +18,32 @@ impl Adapter {
             Storage::Int8 => 3,
         }
     }
+}
 
-    /// The adapter in one piece. `None` if it is beyond what the format can say.
-    pub(crate) fn pack(&self, identity: &Identity) -> Option<Buffer> {
-        let parts = self.parts()?;
-        let layout = Layout::new(parts.iter().map(|(section, content)| (*section, content.bytes())))?;
-        let mut image = Buffer::zeroed(layout.bytes());
-        let bytes = image.get_mut()?;
-        for (entry, (_, content)) in layout.entries().iter().zip(&parts) {
-            content.write(&mut bytes[entry.offset..][..entry.bytes]);
-        }
-        layout.seal(identity, bytes);
-        Some(image)
+/// An image whose sections are filled. It needs no header to be served in this process, only to be kept.
+pub(crate) struct Image {
+    layout: Layout,
+    bytes: Buffer,
+}
+
+impl Image {
+    pub(super) fn entries(&self) -> &[Entry] {
+        self.layout.entries()
     }
 
-    /// All that there is to write, place after place.
-    fn parts(&self) -> Option<Vec<(Section, Content<'_>)>> {
-        let mut parts = Parts(Vec::new());
-        for (layer, slots) in self.layers.iter().enumerate() {
-            for (slot, change) in slots.iter().enumerate() {
-                parts.linear(Place::Linear(layer.try_into().ok()?, slot.try_into().ok()?), change)?;
-            }
-        }
-        parts.linear(Place::Head, &self.head.change)?;
-        parts.matrix(Kind::HeadPrivate, Place::Head, self.head.private.as_ref())?;
-        let EmbeddingChange { private, lora, gain } = &self.embed;
-        if let Some(EmbeddingLora { a, b, rank, scale }) = lora {
-            parts.values(Kind::EmbedA, Place::Embed, *rank, a)?;
-            parts.values(Kind::EmbedB, Place::Embed, b.len().checked_div(*rank)?, b)?;
-            parts.push(Kind::EmbedScale, Place::Embed, [1, 1], Content::Number(*scale))?;
-        }
-        parts.vector(Kind::EmbedGain, Place::Embed, gain.as_deref())?;
-        parts.matrix(Kind::EmbedPrivate, Place::Embed, private.as_ref())?;
-        Some(parts.0)
+    pub(super) fn bytes(&self) -> &Buffer {
+        &self.bytes
+    }
+
+    /// Writes header, directory and checksums: the image as it can be kept. `None` if an adapter lies in it already.
+    pub fn seal(&mut self, identity: &Identity) -> Option<Buffer> {
+        self.layout.seal(identity, self.bytes.get_mut()?);
+        Some(self.bytes.clone())
     }
 }
 
 /// What a section changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Place {
     /// Layer and slot.
     Linear(u16, u16),
@@ -81,68 +72,82 @@ impl Place {
 }
 
 /// What is written into a section.
-enum Content<'a> {
-    Packed(&'a [u8]),
-    Values(&'a [f32]),
-    Number(f32),
+pub(super) enum Content<'a> {
+    /// Row-major elements of a matrix, as the file has them.
+    Elements(Dtype, &'a [u8]),
+    Values(Vec<f32>),
+}
+
+/// All that there is to write, in any order.
+pub(super) struct Parts<'a> {
+    storage: Storage,
+    parts: Vec<(Section, Content<'a>)>,
+}
+
+impl<'a> Parts<'a> {
+    pub fn new(storage: Storage) -> Self {
+        Self { storage, parts: Vec::new() }
+    }
+
+    /// A matrix of `[rows, columns]` served elements.
+    pub fn matrix(
+        &mut self,
+        kind: Kind,
+        place: Place,
+        shape: [usize; 2],
+        (dtype, elements): (Dtype, &'a [u8]),
+    ) -> Result<(), String> {
+        self.push(kind, place, shape, Content::Elements(dtype, elements))
+    }
+
+    pub fn vector(&mut self, kind: Kind, place: Place, values: Vec<f32>) -> Result<(), String> {
+        self.push(kind, place, [1, values.len()], Content::Values(values))
+    }
+
+    pub fn push(&mut self, kind: Kind, place: Place, shape: [usize; 2], content: Content<'a>) -> Result<(), String> {
+        let (layer, slot) = if let Place::Linear(layer, slot) = place { (layer, slot) } else { (0, 0) };
+        let [Ok(rows), Ok(columns)] = shape.map(u32::try_from) else {
+            return Err(format!("{shape:?} is larger than an image can say"));
+        };
+        self.parts.push((Section { kind, layer, slot, shape: Shape::new(rows, columns) }, content));
+        Ok(())
+    }
+
+    /// The image of them. `None` if it would be beyond what the format can say.
+    pub fn into_image(mut self) -> Option<Image> {
+        // Sections of one place stand side by side.
+        self.parts.sort_by_key(|(section, _)| (Place::of(section), section.kind));
+        let sized = self.parts.iter().map(|(section, _)| Some((*section, size(section, self.storage)?)));
+        let layout = Layout::new(sized.collect::<Option<Vec<_>>>()?)?;
+        let mut bytes = Buffer::zeroed(layout.bytes());
+        let image = bytes.get_mut()?;
+        for (Entry { section, offset, bytes }, (_, content)) in layout.entries().iter().zip(self.parts) {
+            content.write(section.shape, self.storage, &mut image[*offset..][..*bytes]);
+        }
+        Some(Image { layout, bytes })
+    }
 }
 
 impl Content<'_> {
-    fn bytes(&self) -> usize {
+    fn write(self, shape: Shape, storage: Storage, out: &mut [u8]) {
+        let (rows, columns) = (shape.rows as usize, shape.columns as usize);
         match self {
-            Content::Packed(bytes) => bytes.len(),
-            Content::Values(values) => size_of_val(*values),
-            Content::Number(_) => size_of::<f32>(),
+            Content::Elements(Dtype::BF16, elements) if storage == Storage::Bf16 => {
+                Matrix::pack_bf16(rows, columns, elements, out);
+            }
+            // Not in parallel: the pool belongs to the steps of those who are being served.
+            Content::Elements(dtype, elements) => {
+                let width = columns * dtype.size();
+                Matrix::pack_rows(&Cpu::serial(), rows, columns, storage, out, |row, values| {
+                    dtype.decode_into(&elements[row * width..][..width], values);
+                });
+            }
+            Content::Values(values) => {
+                for (out, value) in out.as_chunks_mut::<4>().0.iter_mut().zip(values) {
+                    *out = value.to_le_bytes();
+                }
+            }
         }
-    }
-
-    fn write(&self, out: &mut [u8]) {
-        let values = match self {
-            Content::Packed(bytes) => return out.copy_from_slice(bytes),
-            Content::Values(values) => values,
-            Content::Number(number) => std::slice::from_ref(number),
-        };
-        for (out, value) in out.as_chunks_mut::<4>().0.iter_mut().zip(values) {
-            *out = value.to_le_bytes();
-        }
-    }
-}
-
-/// Sections being collected; `None` where a number is beyond the format.
-struct Parts<'a>(Vec<(Section, Content<'a>)>);
-
-impl<'a> Parts<'a> {
-    fn linear(&mut self, place: Place, change: &'a LinearChange) -> Option<()> {
-        let [a, b, scale, lora_bias, gain, bias] = place.linear_kinds();
-        if let Some(lora) = &change.lora {
-            self.matrix(a, place, Some(lora.a()))?;
-            self.matrix(b, place, Some(lora.b()))?;
-            self.push(scale, place, [1, 1], Content::Number(lora.scale()))?;
-        }
-        self.vector(lora_bias, place, change.lora_bias.as_deref())?;
-        self.vector(gain, place, change.gain.as_deref())?;
-        self.vector(bias, place, change.bias.as_deref())
-    }
-
-    fn matrix(&mut self, kind: Kind, place: Place, matrix: Option<&'a Matrix>) -> Option<()> {
-        let Some(matrix) = matrix else { return Some(()) };
-        self.push(kind, place, [matrix.outputs(), matrix.inputs()], Content::Packed(matrix.packed()))
-    }
-
-    fn vector(&mut self, kind: Kind, place: Place, values: Option<&'a [f32]>) -> Option<()> {
-        let Some(values) = values else { return Some(()) };
-        self.values(kind, place, values.len(), values)
-    }
-
-    fn values(&mut self, kind: Kind, place: Place, columns: usize, values: &'a [f32]) -> Option<()> {
-        self.push(kind, place, [values.len().checked_div(columns)?, columns], Content::Values(values))
-    }
-
-    fn push(&mut self, kind: Kind, place: Place, shape: [usize; 2], content: Content<'a>) -> Option<()> {
-        let (layer, slot) = if let Place::Linear(layer, slot) = place { (layer, slot) } else { (0, 0) };
-        let shape = Shape::new(shape[0].try_into().ok()?, shape[1].try_into().ok()?);
-        self.0.push((Section { kind, layer, slot, shape }, content));
-        Some(())
     }
 }
 

@@ -3,9 +3,10 @@
 //! What an image says is believed only as far as it fits this model: a section at a place that there is not, of
 //! another shape, twice, or without the others that it needs is [`Damage`].
 
+use domain::Digest;
 use kernels::{Buffer, Lora, Matrix, Storage};
 
-use super::pack::Place;
+use super::pack::{Image, Place};
 use super::{Adapter, EmbeddingChange, EmbeddingLora, HeadChange, LinearChange};
 use crate::model::{Model, ModelConfig, Slot};
 use crate::packed_adapter::{Damage, Entry, Identity, Kind, Section, Shape, read};
@@ -18,13 +19,25 @@ impl Adapter {
     pub(crate) fn unpack(model: &Model, identity: &Identity, image: Buffer) -> Result<Adapter, Damage> {
         let storage = model.adapter_storage();
         let entries = read(&image, identity, |section| size(section, storage))?;
-        let mut reader = Reader { config: model.config(), image: &image, storage, copied: 0 };
+        Adapter::view(model, identity.key.digest, &image, &entries)
+    }
+
+    /// The adapter in an image that was made here, so that there is no checksum to compare.
+    ///
+    /// # Errors
+    /// If it was made for another model.
+    pub(crate) fn of_image(model: &Model, digest: Digest, image: &Image) -> Result<Adapter, Damage> {
+        Adapter::view(model, digest, image.bytes(), image.entries())
+    }
+
+    fn view(model: &Model, digest: Digest, image: &Buffer, entries: &[Entry]) -> Result<Adapter, Damage> {
+        let storage = model.adapter_storage();
+        let mut reader = Reader { config: model.config(), image, storage, copied: 0 };
         let layers = (0..model.config().layers).map(|_| Default::default()).collect();
         let (embed, head) = (EmbeddingChange::default(), HeadChange::default());
-        let mut adapter =
-            Adapter { digest: identity.key.digest, base_digest: identity.base, bytes: 0, embed, layers, head };
+        let mut adapter = Adapter { digest, base_digest: model.base().digest(), bytes: 0, embed, layers, head };
         // Sections of one place stand side by side.
-        let mut rest = &entries[..];
+        let mut rest = entries;
         while let Some(first) = rest.first() {
             let place = Place::of(&first.section);
             let count = rest.iter().take_while(|entry| Place::of(&entry.section) == place).count();

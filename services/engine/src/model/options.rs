@@ -29,7 +29,7 @@ pub enum KvDtype {
 #[derive(Clone, Debug)]
 pub struct ModelOptions {
     pub dtype: Dtype,
-    /// Of the weights that adapters bring. None: f32 for an f32 base, else bf16.
+    /// Of the weights that adapters bring. None: that of the base.
     pub adapter_dtype: Option<Dtype>,
     /// None: f32 for an f32 base, else bf16.
     pub kv_dtype: Option<KvDtype>,
@@ -45,11 +45,7 @@ impl ModelOptions {
     }
 
     pub(crate) fn adapter_storage(&self) -> Storage {
-        match (self.adapter_dtype, self.dtype) {
-            (Some(dtype), _) => dtype.storage(),
-            (None, Dtype::F32) => Storage::F32,
-            (None, Dtype::Bf16 | Dtype::Int8) => Storage::Bf16,
-        }
+        self.adapter_dtype.unwrap_or(self.dtype).storage()
     }
 
     pub(crate) fn kv_storage(&self) -> KvStorage {

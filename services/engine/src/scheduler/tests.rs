@@ -11,7 +11,7 @@ use crate::events::Event;
 use crate::model::BlockId;
 use crate::prefix_cache::{PrefixCache, Scope};
 use crate::request::GenerateRequest;
-use crate::residents::Load;
+use crate::residents::{Lane, Load};
 use crate::text::TextModel;
 
 static TEXT: LazyLock<TextModel> = LazyLock::new(|| {
@@ -68,7 +68,7 @@ impl World {
     }
 
     fn load(&mut self, n: u8, bytes: u64) {
-        let wanted = self.residents.next_load(|key| self.scheduler.waits_for(key).is_some());
+        let wanted = self.residents.next_load(Lane::Registry, |key| self.scheduler.waits_for(key).is_some());
         assert_eq!(wanted, Some(key(n)));
         let took = std::time::Duration::from_millis(1);
         self.residents.finish_load(key(n), Ok(Load { adapter: n, bytes, took })).expect("it fits");

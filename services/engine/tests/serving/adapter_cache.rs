@@ -63,6 +63,32 @@ fn left_behind(dir: &Path, industry: &str) -> PathBuf {
 }
 
 #[test]
+fn what_the_disk_has_does_not_wait_for_a_registry_that_does_not_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    left_behind(dir.path(), "legal");
+    let source = Source::default();
+    let config = EngineConfig { adapter_loads_max: 1, ..config(dir.path()) };
+    let engine = start_with(config, source.clone());
+    let slow = ["finance", "healthcare"].map(|industry| {
+        source.hold(key(industry));
+        engine.submit(ask(industry, "Hello", 4)).unwrap()
+    });
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while source.loads(key("finance")) == 0 {
+        assert!(Instant::now() < deadline, "nobody asks the registry");
+        std::thread::yield_now();
+    }
+    // The registry's one place is taken and another adapter waits for it.
+    answer(&engine, ask("legal", "Hello", 4)).unwrap();
+    assert_eq!((source.loads(key("legal")), source.loads(key("healthcare"))), (0, 0));
+    source.let_go();
+    for events in slow {
+        collect(events).unwrap();
+    }
+    wait(&engine, "at rest", is_at_rest);
+}
+
+#[test]
 fn a_damaged_image_is_never_served_but_fetched_again() {
     let damage: [fn(Vec<u8>) -> Vec<u8>; 5] = [
         |_| Vec::new(),

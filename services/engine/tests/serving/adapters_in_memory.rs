@@ -150,7 +150,7 @@ fn blown_up(industry: &str) -> (adapters::Files, AdapterKey) {
     files.weights = Bytes::from(bytes);
     let limits = adapters::Limits::default();
     let weights = adapters::Container::parse(files.weights.clone(), &limits).unwrap();
-    let plan = adapters::resolve(&files.config, &weights, MODEL.base(), &limits).unwrap();
+    let plan = adapters::judge(&files.config, &weights, MODEL.base(), &limits).unwrap();
     (files, AdapterKey { tenant: tenant(1), digest: plan.digest })
 }
 

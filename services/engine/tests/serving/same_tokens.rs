@@ -35,7 +35,7 @@ fn forward_all(adapter: Option<&Adapter>, tokens: &[u32], logits: LogitsRows, ta
 fn load(industry: &str) -> Adapter {
     let (files, limits) = (files(industry), Limits::default());
     let weights = Container::parse(files.weights, &limits).unwrap();
-    let plan = adapters::resolve(&files.config, &weights, MODEL.base(), &limits).unwrap();
+    let plan = adapters::judge(&files.config, &weights, MODEL.base(), &limits).unwrap();
     Adapter::load(&MODEL, &plan, &weights).unwrap()
 }
 

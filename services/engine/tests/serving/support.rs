@@ -29,7 +29,7 @@ static SHIPPED: LazyLock<HashMap<&str, (Files, Digest)>> = LazyLock::new(|| {
         let limits = Limits::default();
         let files = Files::read(&data(&format!("industries/{name}")), &limits).expect("the shipped adapter is whole");
         let weights = Container::parse(files.weights.clone(), &limits).expect("the shipped adapter parses");
-        let plan = adapters::resolve(&files.config, &weights, MODEL.base(), &limits).expect("it fits the base");
+        let plan = adapters::judge(&files.config, &weights, MODEL.base(), &limits).expect("it fits the base");
         (name, (files, plan.digest))
     };
     INDUSTRIES.into_iter().map(read).collect()

@@ -1,5 +1,5 @@
-//! How long a cold load takes, for BENCHMARKS.md:
-//! `cargo test --release -p engine --lib cold_load -- --ignored --nocapture`
+//! How long a cold load takes and what a first one costs, for BENCHMARKS.md:
+//! `cargo test --release -p engine --lib cold_load -- --ignored --nocapture --test-threads 1`
 
 use std::fs::File;
 use std::io::Read;
@@ -74,7 +74,7 @@ fn a_cold_load_takes_little_more_than_reading_its_bytes() {
     let model = qwen();
     let (config, weights) = peft_files(&model);
     let limits = Limits::default();
-    let plan = |weights: &Container| adapters::resolve(&config, weights, model.base(), &limits).unwrap();
+    let plan = |weights: &Container| adapters::judge(&config, weights, model.base(), &limits).unwrap();
     let identity = {
         let digest = plan(&Container::parse(weights.clone(), &limits).unwrap()).digest;
         let key = AdapterKey { tenant: identity().key.tenant, digest };
@@ -82,8 +82,7 @@ fn a_cold_load_takes_little_more_than_reading_its_bytes() {
     };
     let judged = || {
         let weights = Container::parse(weights.clone(), &limits).unwrap();
-        let adapter = Adapter::load(&model, &plan(&weights), &weights).unwrap();
-        adapter.pack(&identity).unwrap()
+        Adapter::pack(&model, &plan(&weights), &weights).unwrap().seal(&identity).unwrap()
     };
     let image = judged();
     let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
@@ -117,4 +116,58 @@ fn a_cold_load_takes_little_more_than_reading_its_bytes() {
 
 fn read_entries(image: &[u8], identity: &Identity) -> usize {
     packed_adapter::read(image, identity, |section| size(section, Storage::Bf16)).unwrap().len()
+}
+
+/// Time that this thread has had a processor; none where the system does not say.
+fn processor_time() -> Option<Duration> {
+    std::thread::yield_now(); // brings the count up to date
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    Some(Duration::from_nanos(text.split(' ').next()?.parse().ok()?))
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn a_first_load_costs_little_more_than_hashing_its_bytes() {
+    let model = qwen();
+    let limits = Limits::default();
+    let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let (config, weights) = peft_files(&model);
+    std::fs::write(dir.path().join(adapters::files::CONFIG), config).unwrap();
+    std::fs::write(dir.path().join(adapters::files::WEIGHTS), weights).unwrap();
+    let mut phases: Vec<(&str, Vec<Duration>)> = Vec::new();
+    for _ in 0..ROUNDS {
+        let mut at = processor_time().expect("Linux");
+        let mut n = 0;
+        let mut phase = |name| {
+            let now = processor_time().expect("as before");
+            if phases.len() == n {
+                phases.push((name, Vec::new()));
+            }
+            phases[n].1.push(now - at);
+            (at, n) = (now, n + 1);
+        };
+        let files = Files::read(dir.path(), &limits).unwrap();
+        phase("read");
+        let weights = Container::parse(files.weights, &limits).unwrap();
+        phase("parse");
+        let plan = adapters::judge(&files.config, &weights, model.base(), &limits).unwrap();
+        phase("judge");
+        let mut image = Adapter::pack(&model, &plan, &weights).unwrap();
+        phase("pack");
+        let key = AdapterKey { tenant: identity().key.tenant, digest: plan.digest };
+        let storage = Adapter::storage_number(&model);
+        let sealed = image.seal(&Identity { key, base: model.base().digest(), rules: 0, storage }).unwrap();
+        phase("seal");
+        let adapter = Adapter::of_image(&model, plan.digest, &image).unwrap();
+        phase("view");
+        drop((sealed, image, adapter, weights, plan));
+        phase("drop");
+    }
+    let mut sum = Duration::ZERO;
+    for (name, times) in &mut phases {
+        times.sort_unstable();
+        println!("{name:>6}: {:?} of a processor, at best {:?}", times[ROUNDS / 2], times[0]);
+        sum += times[ROUNDS / 2];
+    }
+    println!("   all: {sum:?}");
 }

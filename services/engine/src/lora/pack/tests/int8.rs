@@ -9,19 +9,10 @@ fn model(adapter_dtype: Option<Dtype>) -> Model {
         .expect("the shipped base loads")
 }
 
-fn load(model: &Model) -> Adapter {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../adapters/industries/finance");
-    let limits = Limits::default();
-    let files = Files::read(&dir, &limits).unwrap();
-    let weights = Container::parse(files.weights, &limits).unwrap();
-    let plan = adapters::resolve(&files.config, &weights, model.base(), &limits).unwrap();
-    Adapter::load(model, &plan, &weights).unwrap()
-}
-
 #[test]
-fn adapters_are_held_in_the_type_that_is_named_and_beside_an_int8_base_in_bf16_by_default() {
-    for (model, storage) in [(model(Some(Dtype::Int8)), Storage::Int8), (model(None), Storage::Bf16)] {
-        let adapter = load(&model);
+fn adapters_are_held_as_the_base_is_or_in_the_type_that_is_named() {
+    for (model, storage) in [(model(None), Storage::Int8), (model(Some(Dtype::Bf16)), Storage::Bf16)] {
+        let adapter = Adapter::of_image(&model, identity().key.digest, &shipped(&model, "finance")).unwrap();
         let loras: Vec<_> = adapter.layers.iter().flatten().filter_map(|change| change.lora.as_ref()).collect();
         assert!(!loras.is_empty());
         assert!(loras.iter().all(|lora| [lora.a(), lora.b()].iter().all(|matrix| matrix.storage() == storage)));
@@ -30,12 +21,16 @@ fn adapters_are_held_in_the_type_that_is_named_and_beside_an_int8_base_in_bf16_b
 
 #[test]
 fn an_image_in_int8_comes_back_and_one_of_another_storage_is_refused() {
-    let (int8, bf16) = (model(Some(Dtype::Int8)), model(None));
+    let (int8, bf16) = (model(None), model(Some(Dtype::Bf16)));
     let identity_of = |model: &Model| Identity { storage: Adapter::storage_number(model), ..identity() };
-    let image = load(&int8).pack(&identity_of(&int8)).unwrap();
+    let sealed = |model: &Model| shipped(model, "finance").seal(&identity_of(model)).unwrap();
+    let image = sealed(&int8);
+    let served = Adapter::of_image(&int8, identity().key.digest, &shipped(&int8, "finance")).unwrap();
     let unpacked = Adapter::unpack(&int8, &identity_of(&int8), image.clone()).unwrap();
-    assert_eq!(unpacked.pack(&identity_of(&int8)).unwrap()[..], image[..]);
-    let of_bf16 = load(&bf16).pack(&identity_of(&bf16)).unwrap();
+    for (served, unpacked) in served.layers.iter().flatten().zip(unpacked.layers.iter().flatten()) {
+        let packed = |change: &LinearChange| change.lora.as_ref().map(|lora| lora.b().packed().to_vec());
+        assert_eq!(packed(served), packed(unpacked));
+    }
     assert_eq!(Adapter::unpack(&bf16, &identity_of(&bf16), image).map(drop), Err(Damage::Identity));
-    assert_eq!(Adapter::unpack(&int8, &identity_of(&int8), of_bf16).map(drop), Err(Damage::Identity));
+    assert_eq!(Adapter::unpack(&int8, &identity_of(&int8), sealed(&bf16)).map(drop), Err(Damage::Identity));
 }
