@@ -5,6 +5,7 @@ mod arrivals;
 mod ceilings;
 mod client;
 mod clients;
+mod cpu_time;
 mod gateway;
 mod load;
 mod machine;

@@ -31,6 +31,7 @@ pub fn run(cli: Cli) -> Outcome {
         Verb::Inspect(args) => inspect::inspect(&args, as_json),
         Verb::Score(args) => score::score(&args),
         Verb::Bench(args) => bench::bench(&args, as_json),
+        verb @ (Verb::Up(_) | Verb::Worker(_)) => process::runtime_beside_engine()?.block_on(talk(verb, as_json)),
         verb => tokio::runtime::Runtime::new()?.block_on(talk(verb, as_json)),
     }
 }

@@ -67,6 +67,17 @@ pub async fn gateway(args: GatewayArgs) -> Outcome {
     gateway::run(config, shutdown).await.map_err(failed)
 }
 
+/// A runtime with a thread for every two processors. The engine computes on all of them, and each thread that wakes for a
+/// token takes one away from it: fewer threads find more to do each time that they wake. Where processors are many, half
+/// of them carry far more than the engine makes.
+///
+/// # Errors
+/// No thread to be had.
+pub fn runtime_beside_engine() -> std::io::Result<tokio::runtime::Runtime> {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    tokio::runtime::Builder::new_multi_thread().worker_threads(processors.div_ceil(2)).enable_all().build()
+}
+
 /// The configuration; none when it was only to be printed.
 fn load<T: DeserializeOwned + Serialize + Validate>(
     defaults: &str,

@@ -46,7 +46,7 @@ impl Shape {
     }
 
     /// As the family's `config.json` says it.
-    fn config_json(&self) -> Value {
+    pub fn config_json(&self) -> Value {
         let (architecture, model_type) = match self.family {
             Family::Llama => ("LlamaForCausalLM", "llama"),
             Family::Qwen2 => ("Qwen2ForCausalLM", "qwen2"),

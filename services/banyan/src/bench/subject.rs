@@ -1,6 +1,6 @@
 //! What is measured: a base model, loaded or random, and an engine around it.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{fs, sync::Arc};
 
 use engine::{
     Engine, EngineConfig, EngineHandle,
@@ -20,6 +20,9 @@ use crate::{
     score,
     up::shipped,
 };
+
+/// The tokenizer's file in a checkpoint.
+pub const TOKENIZER: &str = "tokenizer.json";
 
 /// A base model and its text side.
 pub struct Subject {
@@ -118,6 +121,26 @@ pub fn cpu_config(args: &CpuArgs) -> Result<CpuConfig, Failure> {
     with_settings(CpuConfig::default(), &args.cpu, "--cpu")
 }
 
+/// The text side of a shape, as [`TOKENIZER`] says it: a byte-level tokenizer as the Qwen family's, of the shape's
+/// vocabulary, whose entries are plain words. So tokens become text as they do with a real model.
+pub fn tokenizer_json(shape: &Shape) -> String {
+    let vocab: Map<String, Value> = (0..shape.vocab()).map(|id| (format!("word{id}"), id.into())).collect();
+    let byte_level =
+        json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": true });
+    let tokenizer = json!({
+        "version": "1.0",
+        "truncation": null,
+        "padding": null,
+        "added_tokens": [],
+        "normalizer": null,
+        "pre_tokenizer": byte_level,
+        "post_processor": null,
+        "decoder": byte_level,
+        "model": { "type": "BPE", "vocab": vocab, "merges": [] },
+    });
+    tokenizer.to_string()
+}
+
 fn with_settings<T: Serialize + DeserializeOwned>(config: T, pairs: &[String], flag: &str) -> Result<T, Failure> {
     if pairs.is_empty() {
         return Ok(config);
@@ -137,26 +160,9 @@ fn overlay(table: &mut toml::Table, over: &toml::Table) {
     }
 }
 
-/// The text side of a shape: a byte-level tokenizer as the Qwen family's, of the shape's vocabulary, whose entries are
-/// plain words. So tokens become text as they do with a real model.
 fn words(shape: &Shape) -> Result<TextModel, Failure> {
-    let vocab: Map<String, Value> = (0..shape.vocab()).map(|id| (format!("word{id}"), id.into())).collect();
-    let byte_level =
-        json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": true });
-    let tokenizer = json!({
-        "version": "1.0",
-        "truncation": null,
-        "padding": null,
-        "added_tokens": [],
-        "normalizer": null,
-        "pre_tokenizer": byte_level,
-        "post_processor": null,
-        "decoder": byte_level,
-        "model": { "type": "BPE", "vocab": vocab, "merges": [] },
-    });
     let dir = TempDir::with_prefix("banyan-bench-")?;
-    let file: PathBuf = dir.path().join("tokenizer.json");
-    fs::write(&file, tokenizer.to_string())?;
+    fs::write(dir.path().join(TOKENIZER), tokenizer_json(shape))?;
     TextModel::load(dir.path()).map_err(|error| Failure::Failed(error.to_string()))
 }
 

@@ -322,19 +322,21 @@ pub struct SwapBenchArgs {
 const GATEWAY_HELP: &str = "\
 Starts what `banyan up` starts, in this process, with an own temporary data directory, uploads
 random adapters through the admin door, and lets clients generate through the public one. The
-engine alone gets the same requests in turn with it.
+engine alone gets the same requests in turn with it. Clients run in this process too, on a thread
+of their own. CPU is what all threads together have spent for each token: those of the engine
+(waiting for each other included), of the platform around it, and the clients'.
 
 Examples:
   banyan bench gateway
-  banyan bench gateway --base ./checkpoints/Qwen3-0.6B --clients 16 --adapters 16";
+  banyan bench gateway --base ./checkpoints/Qwen3-0.6B --clients 16 --adapters 16
+  banyan bench gateway --shape qwen2.5-0.5b --dtype int8";
 
 /// The platform against the engine alone.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = GATEWAY_HELP)]
 pub struct GatewayBenchArgs {
-    /// Folder of the base checkpoint; the bundled one by default.
-    #[arg(long, value_name = "DIR")]
-    pub base: Option<PathBuf>,
+    #[command(flatten)]
+    pub model: BenchBaseArgs,
     #[arg(long, value_enum, default_value = "bf16")]
     pub dtype: DtypeArg,
     #[arg(long, value_name = "N", default_value = "16", value_parser = count)]

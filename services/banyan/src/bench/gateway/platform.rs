@@ -1,6 +1,6 @@
 //! A platform as `banyan up` starts it, in this process, with a tenant, its adapters and connected clients.
 
-use std::time::Instant;
+use std::{path::Path, time::Instant};
 
 use chassis::shutdown::Shutdown;
 use clap::Parser as _;
@@ -9,6 +9,7 @@ use proto::v1::{
     generate_request::Input, inference_service_client::InferenceServiceClient,
 };
 use tempfile::TempDir;
+use tokio::runtime::Handle;
 
 use crate::{
     bench::{
@@ -33,14 +34,20 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// Starts it, and uploads the contents of `pool` as adapters.
+    /// Starts it on the checkpoint in `base`, or else the bundled one, and uploads the contents of `pool` as adapters.
+    /// The clients' connections live on the runtime `clients`.
     ///
     /// # Errors
     /// What does not start, or is refused.
-    pub async fn start(args: &GatewayBenchArgs, pool: &Pool) -> Result<Self, Failure> {
+    pub async fn start(
+        args: &GatewayBenchArgs,
+        base: Option<&Path>,
+        pool: &Pool,
+        clients: &Handle,
+    ) -> Result<Self, Failure> {
         let data = TempDir::with_prefix("banyan-bench-")?;
         let failed = |error: anyhow::Error| Failure::Failed(format!("{error:#}"));
-        let up = up_args(args, &data)?;
+        let up = up_args(args, base, &data)?;
         let dir = DataDir::open(data.path()).map_err(failed)?;
         let secrets = dir.secrets().map_err(failed)?;
         let (stages, shutdown) = (Stages::new(), Shutdown::new());
@@ -56,24 +63,26 @@ impl Platform {
             operator_token: None,
             data: DataArgs { data: data.path().to_owned() },
         };
-        let mut clients = Vec::with_capacity(args.clients);
-        for _ in 0..args.clients {
-            clients.push(client::inference(&connection).await?);
-        }
+        let count = args.clients;
+        let connecting = clients.spawn(async move {
+            let mut clients = Vec::with_capacity(count);
+            for _ in 0..count {
+                clients.push(client::inference(&connection).await?);
+            }
+            Ok::<_, Failure>(clients)
+        });
+        let clients = connecting.await.map_err(|crash| Failure::Failed(crash.to_string()))??;
         Ok(Self { stack, shutdown, clients, _data: data })
     }
 
-    /// One request of a client to an adapter by its index, or to the base.
-    ///
-    /// # Errors
-    /// The platform's refusal.
-    pub async fn ask(
+    /// One request of a client to an adapter by its index, or to the base. Ends with the platform's refusal as the error.
+    pub fn ask(
         &self,
         client: usize,
         adapter: Option<usize>,
         prompt: Vec<u32>,
         max_tokens: u32,
-    ) -> Result<Answer, Failure> {
+    ) -> impl Future<Output = Result<Answer, Failure>> + Send + 'static {
         let request = GenerateRequest {
             model: adapter.map_or_else(|| "base".to_owned(), |index| format!("{TENANT}/{}", name(index))),
             input: Some(Input::Tokens(TokenIds { ids: prompt })),
@@ -82,16 +91,19 @@ impl Platform {
             ignore_eos: true,
             ..GenerateRequest::default()
         };
-        let sent = Instant::now();
-        let mut stream = self.clients[client].clone().generate(request).await?.into_inner();
-        let mut answer = Answer { sent, arrivals: Vec::new(), tokens: Vec::new(), adapter_digest: None };
-        while let Some(part) = stream.message().await? {
-            if !part.tokens.is_empty() {
-                answer.arrivals.push(Arrival { at: Instant::now(), tokens: part.tokens.len() });
-                answer.tokens.extend(part.tokens.iter().map(|token| token.id));
+        let mut client = self.clients[client].clone();
+        async move {
+            let sent = Instant::now();
+            let mut stream = client.generate(request).await?.into_inner();
+            let mut answer = Answer { sent, arrivals: Vec::new(), tokens: Vec::new(), adapter_digest: None };
+            while let Some(part) = stream.message().await? {
+                if !part.tokens.is_empty() {
+                    answer.arrivals.push(Arrival { at: Instant::now(), tokens: part.tokens.len() });
+                    answer.tokens.extend(part.tokens.iter().map(|token| token.id));
+                }
             }
+            Ok(answer)
         }
-        Ok(answer)
     }
 
     /// # Errors
@@ -129,13 +141,16 @@ fn name(index: usize) -> String {
 }
 
 /// The flags of `banyan up`, typed.
-fn up_args(args: &GatewayBenchArgs, data: &TempDir) -> Result<UpArgs, Failure> {
+fn up_args(args: &GatewayBenchArgs, base: Option<&Path>, data: &TempDir) -> Result<UpArgs, Failure> {
     let data = data.path().display().to_string();
     let mut typed = vec!["banyan", "up", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data", &data];
     typed.extend(["--dtype", dtype_name(args.dtype), "--worker-set", "engine.prefix_cache=false"]);
     typed.extend(["--worker-set", "engine.speculative_tokens_max=0"]);
-    let base = args.base.as_ref().map(|base| base.display().to_string());
+    let base = base.map(|base| base.display().to_string());
     typed.extend(base.iter().flat_map(|base| ["--base", base]));
+    let engine = args.model.set.iter().map(|pair| format!("engine.{pair}"));
+    let settings: Vec<_> = engine.chain(args.model.cpu.cpu.iter().map(|pair| format!("cpu.{pair}"))).collect();
+    typed.extend(settings.iter().flat_map(|pair| ["--worker-set", pair]));
     match Cli::try_parse_from(typed) {
         Ok(Cli { verb: Verb::Up(up), .. }) => Ok(up),
         Ok(_) => Err(Failure::Failed("these are the flags of another verb".to_owned())),
