@@ -83,6 +83,7 @@ pub struct GenerateConfig {
 pub struct UsageConfig {
     pub queue_max: usize,
     pub writers_max: usize,
+    pub batch_max: usize,
     pub write_wait_ms: u64,
     pub retry_ms: u64,
 }
@@ -163,6 +164,7 @@ impl Validate for GatewayConfig {
             ("generate.response_format_bytes_max", self.generate.response_format_bytes_max as u64),
             ("usage.queue_max", self.usage.queue_max as u64),
             ("usage.writers_max", self.usage.writers_max as u64),
+            ("usage.batch_max", self.usage.batch_max as u64),
             ("usage.write_wait_ms", self.usage.write_wait_ms),
             ("usage.retry_ms", self.usage.retry_ms),
             ("workers.check_interval_ms", self.workers.check_interval_ms),

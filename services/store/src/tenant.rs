@@ -113,12 +113,13 @@ impl TenantScope {
             .await
     }
 
-    /// Idempotent by request id: a record that is there already is left as it is. `true` when it was written now.
-    pub async fn record_usage(&self, record: &UsageRecord) -> Result<bool, StoreError> {
+    /// All of them in one transaction. Idempotent by request id: a record that is there already is left as it is. Says how
+    /// many were written now.
+    pub async fn record_usage(&self, records: &[UsageRecord]) -> Result<u64, StoreError> {
         self.store
             .bounded(async {
                 let mut transaction = self.begin().await?;
-                let inserted = usage::insert(&mut transaction, self.id, record).await?;
+                let inserted = usage::insert(&mut transaction, self.id, records).await?;
                 transaction.commit().await?;
                 Ok(inserted)
             })

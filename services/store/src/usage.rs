@@ -49,36 +49,40 @@ pub enum FinishReason {
 
 const LIST: &str = "usage";
 
+/// One statement for all of them; says how many were not there yet.
 pub(crate) async fn insert(
     connection: &mut PgConnection,
     tenant: TenantId,
-    record: &UsageRecord,
-) -> Result<bool, StoreError> {
-    let (outcome, finish_reason) = record.outcome.columns();
+    records: &[UsageRecord],
+) -> Result<u64, StoreError> {
+    fn column<T>(records: &[UsageRecord], of: impl Fn(&UsageRecord) -> T) -> Vec<T> {
+        records.iter().map(of).collect()
+    }
     let inserted = sqlx::query(
         "insert into usage_records (tenant_id, id, api_key_id, model, adapter_digest, base_digest, worker, prompt_tokens,
                                     cached_prompt_tokens, completion_tokens, outcome, finish_reason, first_token_ms,
                                     duration_ms)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+         select $1, * from unnest($2::uuid[], $3::uuid[], $4::text[], $5::bytea[], $6::bytea[], $7::text[], $8::bigint[],
+                                  $9::bigint[], $10::bigint[], $11::text[], $12::text[], $13::bigint[], $14::bigint[])
          on conflict on constraint usage_records_pkey do nothing",
     )
     .bind(tenant.uuid())
-    .bind(record.request.uuid())
-    .bind(record.api_key.uuid())
-    .bind(&record.model)
-    .bind(record.adapter_digest.map(|digest| digest.as_bytes().to_vec()))
-    .bind(record.base_digest.as_bytes().as_slice())
-    .bind(&record.worker)
-    .bind(bigint(record.prompt_tokens))
-    .bind(bigint(record.cached_prompt_tokens))
-    .bind(bigint(record.completion_tokens))
-    .bind(outcome)
-    .bind(finish_reason)
-    .bind(record.first_token.map(milliseconds))
-    .bind(milliseconds(record.duration))
+    .bind(column(records, |record| record.request.uuid()))
+    .bind(column(records, |record| record.api_key.uuid()))
+    .bind(column(records, |record| record.model.clone()))
+    .bind(column(records, |record| record.adapter_digest.map(|digest| digest.as_bytes().to_vec())))
+    .bind(column(records, |record| record.base_digest.as_bytes().to_vec()))
+    .bind(column(records, |record| record.worker.clone()))
+    .bind(column(records, |record| bigint(record.prompt_tokens)))
+    .bind(column(records, |record| bigint(record.cached_prompt_tokens)))
+    .bind(column(records, |record| bigint(record.completion_tokens)))
+    .bind(column(records, |record| record.outcome.columns().0))
+    .bind(column(records, |record| record.outcome.columns().1))
+    .bind(column(records, |record| record.first_token.map(milliseconds)))
+    .bind(column(records, |record| milliseconds(record.duration)))
     .execute(connection)
     .await?;
-    Ok(inserted.rows_affected() == 1)
+    Ok(inserted.rows_affected())
 }
 
 /// By request id, newest first: ids are UUIDs of version 7, so that is by time.

@@ -155,7 +155,12 @@ fn gateway_config(
     registry_url: &str,
     worker: &RunningWorker,
 ) -> anyhow::Result<GatewayConfig> {
-    let mut settings = Settings::from_pairs(&args.gateway_set)?;
+    let mut settings = Settings::default();
+    if args.postgres.is_none() {
+        // The embedded database has one connection: what a second writer took would wait for it all the same, alone.
+        settings.put("usage.writers_max", 1);
+    }
+    settings.put_pairs(&args.gateway_set)?;
     settings.put("listen.address", args.listen.to_string());
     settings.put("listen.drain_ms", drain_ms(args));
     settings.put("admin_listen.address", args.admin_listen.to_string());

@@ -26,7 +26,7 @@ async fn two_tenants() -> (Database, TenantScope, TenantScope, PgConnection) {
             expires_at: None,
         };
         own.create_api_key(new).await.expect("create a key");
-        own.record_usage(&usage()).await.expect("record");
+        own.record_usage(&[usage()]).await.expect("record");
     }
     let connection = PgConnection::connect(&database.service_url).await.expect("connect");
     (database, ours, theirs, connection)
