@@ -1,18 +1,19 @@
 //! Engine to wire: one event of an answer as one message of the stream, and the stream that holds its caller's
 //! deadline. Dropping the stream cancels the sequence.
 
-use std::pin::Pin;
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
 
 use chassis::status::status_of;
 use domain::{Fault, Reason};
 use engine::{Event, EventStream, FinishReason, Usage};
-use futures::{Stream, stream};
+use futures::Stream;
 use proto::{v1, worker as wire};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 use tonic::Status;
 use tracing::Span;
-
-pub type Answer = Pin<Box<dyn Stream<Item = Result<wire::GenerateResponse, Status>> + Send>>;
 
 /// What the stream needs besides the events.
 pub struct Call {
@@ -24,38 +25,59 @@ pub struct Call {
 }
 
 /// The answer as the wire wants it; ends after the first fault.
-pub fn stream(events: EventStream, call: Call) -> Answer {
-    Box::pin(stream::unfold(Some((events, call)), |state| async {
-        let (mut events, call) = state?;
-        let event = match call.deadline {
-            None => events.next().await,
-            Some(deadline) => match tokio::time::timeout_at(deadline, events.next()).await {
-                Ok(event) => event,
-                Err(_) => Some(Event::Failed(late())),
-            },
-        };
-        match event? {
-            Event::Failed(fault) => {
-                call.span.record("reason", fault.reason.as_str());
-                Some((Err(status_of(&fault, &call.request_id)), None))
-            }
-            event => {
-                let message = message(event, &call);
-                Some((Ok(message), Some((events, call))))
-            }
+pub struct Answer {
+    events: EventStream,
+    call: Call,
+    /// One timer for the whole answer: none is made and dropped again for a token.
+    late: Option<Pin<Box<Sleep>>>,
+    ended: bool,
+}
+
+impl Answer {
+    pub fn new(events: EventStream, call: Call) -> Self {
+        let late = call.deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
+        Self { events, call, late, ended: false }
+    }
+
+    fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        if let Poll::Ready(event) = self.events.poll_next(context) {
+            return Poll::Ready(event);
         }
-    }))
+        match &mut self.late {
+            Some(late) => late.as_mut().poll(context).map(|()| Some(Event::Failed(too_late()))),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Stream for Answer {
+    type Item = Result<wire::GenerateResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let event = ready!(self.poll_event(context));
+        Poll::Ready(event.map(|event| match event {
+            Event::Failed(fault) => {
+                self.ended = true;
+                self.call.span.record("reason", fault.reason.as_str());
+                Err(status_of(&fault, &self.call.request_id))
+            }
+            event => Ok(message(event, &self.call)),
+        }))
+    }
 }
 
 /// The result of `work`, or `DeadlineExceeded`.
 pub async fn within<T>(deadline: Option<Instant>, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
     match deadline {
         None => work.await,
-        Some(deadline) => tokio::time::timeout_at(deadline, work).await.unwrap_or_else(|_| Err(late())),
+        Some(deadline) => tokio::time::timeout_at(deadline, work).await.unwrap_or_else(|_| Err(too_late())),
     }
 }
 
-fn late() -> Fault {
+fn too_late() -> Fault {
     Fault::new(Reason::DeadlineExceeded, "the caller's deadline passed before the answer was done")
 }
 

@@ -62,7 +62,7 @@ impl Service {
             span.record("adapter", tracing::field::display(key.digest));
         }
         let events = span.in_scope(|| engine.submit(request))?;
-        Ok(answer::stream(events, Call { worker: name.to_string(), request_id, deadline, span }))
+        Ok(Answer::new(events, Call { worker: name.to_string(), request_id, deadline, span }))
     }
 
     async fn probe(&self, request: wire::ProbeAdapterRequest) -> Result<f64, Fault> {
