@@ -2,6 +2,7 @@
 //! no Nagle delay, a graceful stop with a bound.
 
 mod connection;
+mod gather;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 

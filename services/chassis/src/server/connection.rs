@@ -17,6 +17,8 @@ use tokio::{
 use tokio_stream::Stream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
+use super::gather::Gather;
+
 /// Out of file descriptors, say: trying again at once would only burn a core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// `PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n` (RFC 9113, 3.4).
@@ -34,7 +36,12 @@ pub fn bounded(
         let permit = Arc::clone(&connections).acquire_owned().await.ok()?;
         let accepted = listener.accept().await.and_then(|(stream, _)| {
             stream.set_nodelay(true)?;
-            Ok(Connection { stream, greeting: Some(Box::pin(sleep(handshake))), greeted: 0, _permit: permit })
+            Ok(Connection {
+                stream: Gather::new(stream),
+                greeting: Some(Box::pin(sleep(handshake))),
+                greeted: 0,
+                _permit: permit,
+            })
         });
         if let Err(error) = &accepted {
             tracing::warn!(%error, "a connection was not accepted");
@@ -46,7 +53,7 @@ pub fn bounded(
 
 /// A TCP connection that holds its permit until it closes.
 pub struct Connection {
-    stream: TcpStream,
+    stream: Gather<TcpStream>,
     /// Until the preface has come.
     greeting: Option<Pin<Box<Sleep>>>,
     greeted: usize,
@@ -57,7 +64,7 @@ impl Connected for Connection {
     type ConnectInfo = TcpConnectInfo;
 
     fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+        self.stream.get_ref().connect_info()
     }
 }
 
@@ -81,18 +88,6 @@ impl AsyncRead for Connection {
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, data)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        data: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, data)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
