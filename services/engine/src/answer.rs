@@ -25,6 +25,8 @@ pub(crate) struct Answer {
     stop: StopMatcher,
     text: TextModel,
     events: mpsc::Sender<Event>,
+    /// What the step that runs has to say: sent when it is over.
+    unsent: Vec<Event>,
     base_digest: Digest,
     adapter_digest: Option<Digest>,
     /// The caller's span, and under it that of what happens now: queue, prefill or decode.
@@ -55,6 +57,7 @@ impl Answer {
             stop: StopMatcher::new(&request.stop),
             text: text.clone(),
             events,
+            unsent: Vec::new(),
             base_digest,
             adapter_digest: request.adapter_digest(),
             phase: tracing::info_span!(parent: &parent, "engine.queue"),
@@ -90,14 +93,25 @@ impl Answer {
         self.phase = tracing::info_span!(parent: &self.parent, "engine.prefill", cached_tokens);
     }
 
-    /// All prompt log-probabilities are there.
-    pub fn send_prompt_logprobs(&mut self) {
+    /// All prompt log-probabilities are there. As everything but a failure, they are sent by [`Answer::deliver`].
+    pub fn take_prompt_logprobs(&mut self) {
         if let Some(logprobs) = self.prompt_logprobs.take() {
-            self.send(Event::PromptLogprobs(logprobs));
+            self.unsent.push(Event::PromptLogprobs(logprobs));
         }
     }
 
-    /// Takes the next token and sends what it adds. Returns why the answer ends with it, if it does.
+    /// Sends what is there. Readers are woken here, so all answers of a step do it one after the other: whoever the first
+    /// one wakes finds the others' events too, and is not woken for each.
+    pub fn deliver(&mut self) {
+        for event in std::mem::take(&mut self.unsent) {
+            if let Err(mpsc::error::TrySendError::Full(_)) = self.events.try_send(event) {
+                // Only if an answer sends more than it is long, which `push` and `max_tokens` rule out.
+                self.parent.in_scope(|| tracing::error!("an event found no room and is lost"));
+            }
+        }
+    }
+
+    /// Takes the next token and what it adds. Returns why the answer ends with it, if it does.
     pub fn push(&mut self, sampled: Sampled) -> Option<FinishReason> {
         if self.completion_tokens == 0 {
             self.phase = tracing::info_span!(parent: &self.parent, "engine.decode", tokens = tracing::field::Empty);
@@ -123,29 +137,23 @@ impl Answer {
             text += &self.stop.finish();
         }
         let token = self.token(sampled);
-        self.send(Event::Step { text, tokens: vec![token] });
+        self.unsent.push(Event::Step { text, tokens: vec![token] });
         reason
     }
 
     pub fn finish(&mut self, reason: FinishReason, usage: Usage) {
         self.phase.record("tokens", usage.completion_tokens);
         let (base_digest, adapter_digest) = (self.base_digest, self.adapter_digest);
-        self.send(Event::Done { reason, usage, base_digest, adapter_digest });
+        self.unsent.push(Event::Done { reason, usage, base_digest, adapter_digest });
     }
 
     pub fn fail(&mut self, fault: Fault) {
-        self.send(Event::Failed(fault));
+        self.unsent.push(Event::Failed(fault));
+        self.deliver();
     }
 
     fn token(&self, sampled: Sampled) -> Token {
         let top = |(id, logprob)| TopLogprob { id, text: self.text.token_text(id), logprob };
         Token { id: sampled.id, logprob: sampled.logprob, top: sampled.top.into_iter().map(top).collect() }
-    }
-
-    fn send(&self, event: Event) {
-        if let Err(mpsc::error::TrySendError::Full(_)) = self.events.try_send(event) {
-            // Only if an answer sends more than it is long, which `push` and `max_tokens` rule out.
-            self.parent.in_scope(|| tracing::error!("an event found no room and is lost"));
-        }
     }
 }

@@ -215,6 +215,7 @@ impl Engine {
                     .zip(outcomes)
                     .filter_map(|(slice, outcome)| self.apply(*slice, outcome).then_some(slice.index))
                     .collect();
+                slices.iter().for_each(|slice| self.scheduler.running_mut(slice.index).answer.deliver());
                 self.scheduler.remove(&ended);
             }
             Err(_) => self.step_failed(slices),
@@ -241,7 +242,7 @@ impl Engine {
         if sequence.remaining() > 0 {
             return false;
         }
-        sequence.answer.send_prompt_logprobs();
+        sequence.answer.take_prompt_logprobs();
         let mut accepted = 0;
         let mut reason = sequence.answer.only_scores().then_some(FinishReason::Length);
         for (n, sampled) in sampled.into_iter().enumerate() {
