@@ -1,6 +1,6 @@
 //! What is measured: a base model, loaded or random, and an engine around it.
 
-use std::{fs, sync::Arc};
+use std::{fs, iter, sync::Arc};
 
 use engine::{
     Engine, EngineConfig, EngineHandle,
@@ -122,9 +122,15 @@ pub fn cpu_config(args: &CpuArgs) -> Result<CpuConfig, Failure> {
 }
 
 /// The text side of a shape, as [`TOKENIZER`] says it: a byte-level tokenizer as the Qwen family's, of the shape's
-/// vocabulary, whose entries are plain words. So tokens become text as they do with a real model.
+/// vocabulary. Its first entries are the printable characters, so that text becomes tokens; the others are plain words, so
+/// that tokens become text as they do with a real model.
 pub fn tokenizer_json(shape: &Shape) -> String {
-    let vocab: Map<String, Value> = (0..shape.vocab()).map(|id| (format!("word{id}"), id.into())).collect();
+    /// A space in the byte-level alphabet.
+    const SPACE: &str = "\u{120}";
+    let characters = ('!'..='~').map(String::from).chain([SPACE.to_owned()]);
+    let entries = characters.map(Some).chain(iter::repeat(None)).zip(0..shape.vocab());
+    let vocab: Map<String, Value> =
+        entries.map(|(character, id)| (character.unwrap_or_else(|| format!("word{id}")), id.into())).collect();
     let byte_level =
         json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": true });
     let tokenizer = json!({
@@ -202,5 +208,7 @@ mod tests {
         let shape: Shape = "vocab=300".parse().expect("shape");
         let text = words(&shape).expect("tokenizer");
         assert_eq!(text.token_text(299), "word299");
+        let ids = text.encode("E-17, please").expect("known characters");
+        assert_eq!(text.decode(&ids).expect("known"), "E-17, please");
     }
 }
