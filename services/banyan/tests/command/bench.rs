@@ -147,11 +147,22 @@ fn the_gateway_is_compared_with_the_engine_alone() {
     let flags = ["bench", "gateway", "--json", "--clients", "2", "--adapters", "2", "--rank", "4", "--rounds", "1"];
     let done = run(&[&flags[..], &["--repeats", "1", "--prompt-tokens", "8", "--decode-tokens", "8"]].concat());
     assert_eq!(done.code, 0, "{done:?}");
-    let whole = done.json();
-    let row = &rows(&whole)[0];
-    let (engine, gateway) = (number(row, "engine_tokens_per_second"), number(row, "gateway_tokens_per_second"));
-    assert!(engine > 0.0 && gateway > 0.0, "{row}");
-    assert!((number(row, "ratio") - gateway / engine).abs() < 1e-9, "{row}");
+    check_gateway(&done.json());
+}
+
+#[test]
+fn the_gateway_serves_a_random_checkpoint_of_any_shape() {
+    let flags = ["--clients", "2", "--adapters", "0,2", "--rank", "4", "--rounds", "1", "--repeats", "1"];
+    check_gateway(&bench("gateway", &[&flags[..], &["--prompt-tokens", "8", "--decode-tokens", "8"]].concat()));
+}
+
+fn check_gateway(whole: &Value) {
+    for row in rows(whole) {
+        let [engine, gateway] = ["engine", "gateway"].map(|side| number(&row[side], "tokens_per_second"));
+        assert!(engine > 0.0 && gateway > 0.0, "{row}");
+        // One pair of runs.
+        assert!((number(row, "ratio") - gateway / engine).abs() < 1e-9, "{row}");
+    }
 }
 
 #[test]

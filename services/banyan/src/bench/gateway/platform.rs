@@ -149,7 +149,9 @@ fn up_args(args: &GatewayBenchArgs, base: Option<&Path>, data: &TempDir) -> Resu
     let base = base.map(|base| base.display().to_string());
     typed.extend(base.iter().flat_map(|base| ["--base", base]));
     let engine = args.model.set.iter().map(|pair| format!("engine.{pair}"));
-    let settings: Vec<_> = engine.chain(args.model.cpu.cpu.iter().map(|pair| format!("cpu.{pair}"))).collect();
+    let cpu = args.model.cpu.cpu.iter().map(|pair| format!("cpu.{pair}"));
+    let adapters = args.model.adapter_dtype.map(|dtype| format!("adapter_dtype={}", dtype_name(dtype)));
+    let settings: Vec<_> = engine.chain(cpu).chain(adapters).collect();
     typed.extend(settings.iter().flat_map(|pair| ["--worker-set", pair]));
     match Cli::try_parse_from(typed) {
         Ok(Cli { verb: Verb::Up(up), .. }) => Ok(up),
