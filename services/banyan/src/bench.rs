@@ -9,6 +9,7 @@ mod cpu_time;
 mod gateway;
 mod load;
 mod machine;
+mod packed;
 mod percentile;
 mod pool;
 mod report;

@@ -1,7 +1,7 @@
-//! Brings adapters into memory on threads of their own and of low priority, so that no step waits for a disk or a
-//! network: from this machine's cache if it has them, which is one read, else from the registry. What comes from there is
-//! not trusted: it is judged again against this base, and its content must be what its name says. What was judged is
-//! served at once and written to the cache behind everybody's back.
+//! Brings adapters into memory on threads of their own, so that no step waits for a disk or a network: from this
+//! machine's cache if it has them, which is one short read, else from the registry. What comes from there is not trusted:
+//! it is judged again against this base, and its content must be what its name says. That takes longer and has a low
+//! priority; what was judged is served at once and written to the cache behind everybody's back.
 //!
 //! What the cache lists has threads of its own, so that it does not wait for a slow registry.
 
@@ -122,7 +122,7 @@ impl Loader {
                     Lane::Disk => format!("adapter-disk-{n}"),
                     Lane::Registry => format!("adapter-fetch-{n}"),
                 };
-                loader.threads.push(std::thread::Builder::new().name(name).spawn(move || work.run(&receiver))?);
+                loader.threads.push(std::thread::Builder::new().name(name).spawn(move || work.run(lane, &receiver))?);
             }
         }
         Ok(loader)
@@ -172,8 +172,10 @@ struct Disk {
 }
 
 impl<D: Fn(Loaded)> Work<D> {
-    fn run(&self, receiver: &Mutex<Receiver<Job>>) {
-        kernels::lower_thread_priority();
+    fn run(&self, lane: Lane, receiver: &Mutex<Receiver<Job>>) {
+        if lane == Lane::Registry {
+            kernels::lower_thread_priority();
+        }
         loop {
             let job = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok((key, span)) = job else { return };

@@ -2,7 +2,6 @@
 //! not. It measures what the residency of adapters costs, and whom.
 
 mod drive;
-mod packed;
 
 use std::{
     collections::HashSet,
@@ -17,6 +16,7 @@ use self::drive::{Asked, Outcome as Answered};
 use super::{
     arrivals::Zipf,
     client::{Answer, first_times, gaps},
+    packed::Images,
     percentile::Sorted,
     pool::{Loads, Pool, resident_memory},
     report,
@@ -78,9 +78,9 @@ pub fn load(args: &LoadBenchArgs, as_json: bool) -> Outcome {
     let made_seconds = begin.elapsed().as_secs_f64();
     let sequences = args.clients.unwrap_or(0);
     let room = Room { sequences, tokens_each, waiting: WAITING.max(sequences), adapter_bytes: None };
-    let images = args.packed.then(packed::Images::new).transpose()?;
+    let images = args.packed.then(Images::new).transpose()?;
     let mut model = args.model.clone();
-    model.set.extend(images.as_ref().map(packed::Images::setting));
+    model.set.extend(images.as_ref().map(Images::setting));
     let engine = subject.start(&model, &room, pool.clone())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let each_seconds = (args.warm_up_seconds + args.seconds).ceil() as usize;
@@ -90,7 +90,7 @@ pub fn load(args: &LoadBenchArgs, as_json: bool) -> Outcome {
         let adapters = Touched::new(args, &pool, touched);
         if let Some(images) = &images {
             bar.set_message(format!("packing {touched} adapters"));
-            runtime.block_on(images.fill(&engine, adapters.all()))?;
+            runtime.block_on(images.fill(&engine, &adapters.all()))?;
         }
         bar.set_message(format!("{touched} of {} adapters", args.registered));
         let first = rows.first().map(|row| row.tokens_per_second);

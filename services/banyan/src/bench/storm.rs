@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::{
     client::{self, Answer, ask, first_times, gaps},
+    packed::Images,
     pool::Pool,
     report,
     subject::{self, Room, Subject, check_lengths, prompt},
@@ -83,13 +84,20 @@ pub fn storm(args: &StormBenchArgs, as_json: bool) -> Outcome {
     let subject = Subject::load(&args.model, args.dtype)?;
     let pool = Pool::new(subject.model.base(), args.rank, args.contents, 2 * args.clients + args.cold)?;
     let room = Room { sequences: 2 * args.clients, tokens_each, waiting: 1024, adapter_bytes: None };
-    let engine = subject.start(&args.model, &room, pool.clone())?;
+    let images = args.packed.then(Images::new).transpose()?;
+    let mut model = args.model.clone();
+    model.set.extend(images.as_ref().map(Images::setting));
+    let engine = subject.start(&model, &room, pool.clone())?;
     let mut keys = pool.keys(2 * args.clients + args.cold);
     let cold = keys.split_off(2 * args.clients);
     let warm = keys.split_off(args.clients);
     let keys = Keys { steady: keys, warm, cold };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let bar = report::progress(PHASES.len() * args.repeats as usize);
+    if let Some(images) = &images {
+        bar.set_message(format!("packing {} adapters", args.cold));
+        runtime.block_on(images.fill(&engine, &keys.cold))?;
+    }
     let mut seen = PHASES.map(|_| Seen::default());
     let mut turn = 0;
     for _ in 0..args.repeats {
@@ -113,6 +121,7 @@ pub fn storm(args: &StormBenchArgs, as_json: bool) -> Outcome {
         "steady_clients": args.clients,
         "short_requests_per_second": args.rate,
         "cold_adapters": args.cold,
+        "cold_adapters_come_from": if args.packed { "packed images" } else { "files" },
         "adapter_rank": args.rank,
         "prompt_tokens": args.prompt_tokens,
         "decode_tokens": args.decode_tokens,

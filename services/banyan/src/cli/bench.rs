@@ -238,11 +238,11 @@ const STORM_HELP: &str = "\
 --clients clients decode without a break, each with an adapter of its own that stays in memory. Beside
 them, short requests come at --rate: none (quiet), for adapters in memory (warm), each for another
 one of --cold adapters (cold). The phases take turns. Cold adapters come from files, which are judged
-and packed; with --set adapter_cache_dir=DIR those that came before are read back from there.
+and packed, or with --packed from packed images on this machine's disk.
 
 Examples:
   banyan bench storm --shape qwen2.5-0.5b --dtype int8
-  banyan bench storm --shape qwen2.5-0.5b --cold 100 --set adapter_cache_dir=/tmp/packed";
+  banyan bench storm --shape qwen2.5-0.5b --cold 300 --packed";
 
 /// Loads beside steady answers.
 #[derive(Args, Clone, Debug)]
@@ -258,9 +258,13 @@ pub struct StormBenchArgs {
     /// Short requests per second.
     #[arg(long, value_name = "N", default_value = "4", value_parser = positive)]
     pub rate: f64,
-    /// Adapters that are named in turn while adapters are loaded.
+    /// Adapters that are named in turn while adapters are loaded; all of them should not fit into memory.
     #[arg(long, value_name = "N", default_value = "100000", value_parser = count)]
     pub cold: usize,
+    /// Ask for every cold adapter once before the measurement, so that it comes from a packed image. The images take disk
+    /// space in a temporary folder.
+    #[arg(long)]
+    pub packed: bool,
     /// Length of one turn of a phase.
     #[arg(long, value_name = "N", default_value = "10", value_parser = positive)]
     pub seconds: f64,

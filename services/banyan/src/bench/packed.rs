@@ -9,10 +9,8 @@ use std::{
 use engine::{AdapterKey, EngineHandle};
 use tempfile::TempDir;
 
-use crate::{
-    bench::client::{ask, request},
-    failure::Failure,
-};
+use super::client::{ask, request};
+use crate::failure::Failure;
 
 /// An image should be written within this time after its adapter was loaded.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -37,8 +35,8 @@ impl Images {
     ///
     /// # Errors
     /// A request that fails, or an image that does not come: the disk's budget may be too small.
-    pub async fn fill(&self, engine: &EngineHandle, keys: Vec<AdapterKey>) -> Result<(), Failure> {
-        for key in keys {
+    pub async fn fill(&self, engine: &EngineHandle, keys: &[AdapterKey]) -> Result<(), Failure> {
+        for &key in keys {
             let failed = |fault: domain::Fault| Failure::Failed(fault.to_string());
             ask(engine, request(Some(key), vec![0], 1)).await.map_err(failed)?;
             let deadline = Instant::now() + PATIENCE;
