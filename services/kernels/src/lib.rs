@@ -12,6 +12,7 @@
 mod activation;
 mod affine;
 mod attention;
+mod backward;
 mod buffer;
 pub mod ceilings;
 mod cpu;
@@ -35,6 +36,7 @@ mod vectorized;
 pub use activation::silu_mul;
 pub use affine::{add_bias, scale_row};
 pub use attention::{AttentionShape, AttentionSlice, paged_attention};
+pub use backward::{linear_backward, outer_sum};
 pub use buffer::{ALIGNMENT, Buffer};
 pub use cpu::{Cpu, CpuConfig};
 pub use expand::expand;
