@@ -27,7 +27,8 @@ fn rows(whole: &Value) -> &[Value] {
 #[test]
 fn speed_has_a_row_for_each_case_that_can_be() {
     let flags = ["--batch", "1,4", "--adapters", "0,2", "--base-rows", "0,2,3", "--rank", "4,8"];
-    let lengths = ["--repeats", "2", "--ceiling-mib", "0", "--prompt-tokens", "8", "--decode-tokens", "6"];
+    // Long enough that all four decode together for a while, however fast that is.
+    let lengths = ["--repeats", "2", "--ceiling-mib", "0", "--prompt-tokens", "8", "--decode-tokens", "96"];
     let whole = bench("speed", &[&flags[..], &lengths].concat());
     let keys = ["batch", "base_rows", "adapters", "rank"];
     let cases: Vec<_> = rows(&whole).iter().map(|row| keys.map(|key| row[key].as_u64())).collect();
