@@ -16,7 +16,7 @@ use self::drive::{Asked, Outcome as Answered};
 use super::{
     arrivals::Zipf,
     client::{Answer, first_times, gaps},
-    packed::Images,
+    packed,
     percentile::Sorted,
     pool::{Loads, Pool, resident_memory},
     report,
@@ -74,13 +74,11 @@ pub fn load(args: &LoadBenchArgs, as_json: bool) -> Outcome {
     }
     let subject = Subject::load(&args.model, args.dtype)?;
     let begin = Instant::now();
-    let pool = Pool::new(subject.model.base(), args.rank, args.contents, args.registered)?;
+    let pool = Pool::new(subject.model.base(), args.cold_from.rank, args.cold_from.contents, args.registered)?;
     let made_seconds = begin.elapsed().as_secs_f64();
     let sequences = args.clients.unwrap_or(0);
     let room = Room { sequences, tokens_each, waiting: WAITING.max(sequences), adapter_bytes: None };
-    let images = args.packed.then(Images::new).transpose()?;
-    let mut model = args.model.clone();
-    model.set.extend(images.as_ref().map(Images::setting));
+    let (images, model) = packed::prepare(&args.cold_from, &args.model)?;
     let engine = subject.start(&model, &room, pool.clone())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let each_seconds = (args.warm_up_seconds + args.seconds).ceil() as usize;
@@ -107,9 +105,9 @@ pub fn load(args: &LoadBenchArgs, as_json: bool) -> Outcome {
         },
         "registered": args.registered,
         "zipf": args.zipf,
-        "adapter_rank": args.rank,
-        "adapter_files": args.contents,
-        "cold_adapters_come_from": if args.packed { "packed images" } else { "files" },
+        "adapter_rank": args.cold_from.rank,
+        "adapter_files": args.cold_from.contents,
+        "cold_adapters_come_from": packed::source(&args.cold_from),
         "adapter_files_made_in_seconds": (made_seconds * 10.0).round() / 10.0,
         "prompt_tokens": args.prompt_tokens,
         "decode_tokens": args.decode_tokens,

@@ -10,7 +10,10 @@ use engine::{AdapterKey, EngineHandle};
 use tempfile::TempDir;
 
 use super::client::{ask, request};
-use crate::failure::Failure;
+use crate::{
+    cli::{BenchBaseArgs, ColdFromArgs},
+    failure::Failure,
+};
 
 /// An image should be written within this time after its adapter was loaded.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -21,16 +24,26 @@ pub struct Images {
     dir: TempDir,
 }
 
+/// The folder if the flags want one, and the flags of an engine that keeps its images there.
+///
+/// # Errors
+/// No temporary folder to be had.
+pub fn prepare(args: &ColdFromArgs, model: &BenchBaseArgs) -> io::Result<(Option<Images>, BenchBaseArgs)> {
+    let mut model = model.clone();
+    if !args.packed {
+        return Ok((None, model));
+    }
+    let dir = TempDir::with_prefix("banyan-bench-packed-")?;
+    model.set.push(format!("adapter_cache_dir={}", dir.path().display()));
+    Ok((Some(Images { dir }), model))
+}
+
+/// Where cold adapters come from, for people.
+pub const fn source(args: &ColdFromArgs) -> &'static str {
+    if args.packed { "packed images" } else { "files" }
+}
+
 impl Images {
-    pub fn new() -> io::Result<Self> {
-        Ok(Self { dir: TempDir::with_prefix("banyan-bench-packed-")? })
-    }
-
-    /// The engine's setting for this folder.
-    pub fn setting(&self) -> String {
-        format!("adapter_cache_dir={}", self.dir.path().display())
-    }
-
     /// Asks for each adapter once, and waits until its image is written.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::{
     client::{self, Answer, ask, first_times, gaps},
-    packed::Images,
+    packed,
     pool::Pool,
     report,
     subject::{self, Room, Subject, check_lengths, prompt},
@@ -82,11 +82,10 @@ struct Keys {
 pub fn storm(args: &StormBenchArgs, as_json: bool) -> Outcome {
     let tokens_each = check_lengths(args.prompt_tokens, args.decode_tokens)?;
     let subject = Subject::load(&args.model, args.dtype)?;
-    let pool = Pool::new(subject.model.base(), args.rank, args.contents, 2 * args.clients + args.cold)?;
+    let pool =
+        Pool::new(subject.model.base(), args.cold_from.rank, args.cold_from.contents, 2 * args.clients + args.cold)?;
     let room = Room { sequences: 2 * args.clients, tokens_each, waiting: 1024, adapter_bytes: None };
-    let images = args.packed.then(Images::new).transpose()?;
-    let mut model = args.model.clone();
-    model.set.extend(images.as_ref().map(Images::setting));
+    let (images, model) = packed::prepare(&args.cold_from, &args.model)?;
     let engine = subject.start(&model, &room, pool.clone())?;
     let mut keys = pool.keys(2 * args.clients + args.cold);
     let cold = keys.split_off(2 * args.clients);
@@ -121,8 +120,8 @@ pub fn storm(args: &StormBenchArgs, as_json: bool) -> Outcome {
         "steady_clients": args.clients,
         "short_requests_per_second": args.rate,
         "cold_adapters": args.cold,
-        "cold_adapters_come_from": if args.packed { "packed images" } else { "files" },
-        "adapter_rank": args.rank,
+        "cold_adapters_come_from": packed::source(&args.cold_from),
+        "adapter_rank": args.cold_from.rank,
         "prompt_tokens": args.prompt_tokens,
         "decode_tokens": args.decode_tokens,
         "seconds_each": args.seconds,

@@ -215,23 +215,30 @@ pub struct LoadBenchArgs {
     /// Exponent of the Zipf distribution; 0 names all alike.
     #[arg(long, value_name = "S", default_value = "1", value_parser = not_negative)]
     pub zipf: f64,
+    #[command(flatten)]
+    pub cold_from: ColdFromArgs,
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub prompt_tokens: u32,
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub decode_tokens: u32,
+    /// Of the arrivals and choices.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// What adapters are made of, and where those come from that are not in memory.
+#[derive(Args, Clone, Debug)]
+pub struct ColdFromArgs {
     /// Different adapter files on disk.
     #[arg(long, value_name = "N", default_value = "16", value_parser = count)]
     pub contents: usize,
     /// Rank of the adapters.
     #[arg(long, value_name = "N", default_value = "16", value_parser = count)]
     pub rank: usize,
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    pub prompt_tokens: u32,
-    #[arg(long, value_name = "N", default_value_t = 32)]
-    pub decode_tokens: u32,
-    /// Ask for every touched adapter once before the measurement, so that a cold one comes from a packed image on this
+    /// Ask for every adapter that may be cold once before the measurement, so that it comes from a packed image on this
     /// machine's disk and not from its files. The images take disk space in a temporary folder.
     #[arg(long)]
     pub packed: bool,
-    /// Of the arrivals and choices.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub seed: u64,
 }
 
 const STORM_HELP: &str = "\
@@ -261,22 +268,14 @@ pub struct StormBenchArgs {
     /// Adapters that are named in turn while adapters are loaded; all of them should not fit into memory.
     #[arg(long, value_name = "N", default_value = "100000", value_parser = count)]
     pub cold: usize,
-    /// Ask for every cold adapter once before the measurement, so that it comes from a packed image. The images take disk
-    /// space in a temporary folder.
-    #[arg(long)]
-    pub packed: bool,
     /// Length of one turn of a phase.
     #[arg(long, value_name = "N", default_value = "10", value_parser = positive)]
     pub seconds: f64,
     /// Turns of each phase.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub repeats: u32,
-    /// Different adapter files on disk.
-    #[arg(long, value_name = "N", default_value = "16", value_parser = count)]
-    pub contents: usize,
-    /// Rank of the adapters.
-    #[arg(long, value_name = "N", default_value = "16", value_parser = count)]
-    pub rank: usize,
+    #[command(flatten)]
+    pub cold_from: ColdFromArgs,
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub prompt_tokens: u32,
     #[arg(long, value_name = "N", default_value_t = 64)]
