@@ -153,6 +153,7 @@ fn wire_finish(finished: &Finished, id: RequestId, seed: u64) -> v1::Finish {
         FinishReason::Eos => v1::FinishReason::Eos,
         FinishReason::Stop => v1::FinishReason::Stop,
         FinishReason::Length => v1::FinishReason::Length,
+        FinishReason::Budget => v1::FinishReason::Budget,
     };
     let count = |tokens: u64| u32::try_from(tokens).unwrap_or(u32::MAX);
     let used = &finished.used;
@@ -171,5 +172,6 @@ fn wire_finish(finished: &Finished, id: RequestId, seed: u64) -> v1::Finish {
             request_id: id.to_string(),
         }),
         seed,
+        limits: Vec::new(),
     }
 }

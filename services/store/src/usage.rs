@@ -45,6 +45,8 @@ pub enum FinishReason {
     Eos,
     Stop,
     Length,
+    /// A limit left no more tokens.
+    Budget,
 }
 
 const LIST: &str = "usage";
@@ -114,6 +116,7 @@ impl Outcome {
             Self::Finished(FinishReason::Eos) => ("finished", Some("eos")),
             Self::Finished(FinishReason::Stop) => ("finished", Some("stop")),
             Self::Finished(FinishReason::Length) => ("finished", Some("length")),
+            Self::Finished(FinishReason::Budget) => ("finished", Some("budget")),
             Self::Cancelled => ("cancelled", None),
             Self::DeadlineExceeded => ("deadline_exceeded", None),
             Self::Failed => ("failed", None),
@@ -125,6 +128,7 @@ impl Outcome {
             Self::Finished(FinishReason::Eos),
             Self::Finished(FinishReason::Stop),
             Self::Finished(FinishReason::Length),
+            Self::Finished(FinishReason::Budget),
             Self::Cancelled,
             Self::DeadlineExceeded,
             Self::Failed,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use adapters::Base;
 use chassis::{status::status_of, trace_context};
-use domain::Fault;
+use domain::{Fault, Reason};
 use engine::EngineHandle;
 use proto::worker::{self as wire, worker_service_server::WorkerService};
 use tonic::{Request, Response, Status, metadata::MetadataMap};
@@ -84,6 +84,19 @@ impl WorkerService for Service {
     async fn generate(&self, request: Request<wire::GenerateRequest>) -> Result<Response<Answer>, Status> {
         let id = id(request.get_ref(), request.metadata());
         Service::generate(self, request).map(Response::new).map_err(|fault| status_of(&fault, &id))
+    }
+
+    async fn extend(&self, request: Request<wire::ExtendRequest>) -> Result<Response<wire::ExtendResponse>, Status> {
+        let fault = Fault::new(Reason::Unimplemented, "this worker grants the whole answer at once");
+        Err(status_of(&fault, &request.get_ref().request_id))
+    }
+
+    async fn get_usage(
+        &self,
+        request: Request<wire::GetUsageRequest>,
+    ) -> Result<Response<wire::GetUsageResponse>, Status> {
+        let fault = Fault::new(Reason::Unimplemented, "this worker keeps no usage");
+        Err(status_of(&fault, &request_id(request.metadata())))
     }
 
     async fn tokenize(

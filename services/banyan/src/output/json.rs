@@ -155,6 +155,7 @@ pub const fn finish_reason(reason: FinishReason) -> &'static str {
         FinishReason::Eos => "eos",
         FinishReason::Stop => "stop",
         FinishReason::Length => "length",
+        FinishReason::Budget => "budget",
     }
 }
 

@@ -24,6 +24,7 @@ pub fn job(job: &Job) -> wire::GenerateRequest {
         ignore_eos: job.ignore_eos,
         base_digest: job.base.to_string(),
         response_format: job.response_format.as_ref().map(response_format),
+        ..wire::GenerateRequest::default()
     }
 }
 
@@ -64,6 +65,7 @@ fn finished(finish: wire::WorkerFinish) -> Result<Finished, Failure> {
         Ok(v1::FinishReason::Eos) => FinishReason::Eos,
         Ok(v1::FinishReason::Stop) => FinishReason::Stop,
         Ok(v1::FinishReason::Length) => FinishReason::Length,
+        Ok(v1::FinishReason::Budget) => FinishReason::Budget,
         _ => return Err(nonsense("a finish without a reason")),
     };
     let usage = finish.usage.ok_or_else(|| nonsense("a finish without usage"))?;

@@ -200,6 +200,19 @@ impl WorkerService for Service {
         Ok(Response::new(stream::unfold(play, Performance::next).boxed()))
     }
 
+    async fn extend(&self, request: Request<wire::ExtendRequest>) -> Result<Response<wire::ExtendResponse>, Status> {
+        self.check(request.metadata())?;
+        Ok(Response::new(wire::ExtendResponse {}))
+    }
+
+    async fn get_usage(
+        &self,
+        request: Request<wire::GetUsageRequest>,
+    ) -> Result<Response<wire::GetUsageResponse>, Status> {
+        self.check(request.metadata())?;
+        Ok(Response::new(wire::GetUsageResponse::default()))
+    }
+
     async fn tokenize(
         &self,
         request: Request<wire::TokenizeRequest>,
