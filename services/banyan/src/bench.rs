@@ -1,18 +1,18 @@
 //! `banyan bench`: what the engine and the platform do, in figures that can be taken again. It measures what requests
 //! get (scheduler, sampler and text included), not kernels alone, and compares it with what the machine can do.
 
-mod arrivals;
+pub(crate) mod arrivals;
 mod ceilings;
 mod client;
 mod clients;
-mod cpu_time;
+pub(crate) mod cpu_time;
 mod gateway;
 mod load;
 mod machine;
 mod packed;
-mod percentile;
+pub(crate) mod percentile;
 mod pool;
-mod report;
+pub(crate) mod report;
 mod residency;
 mod roofline;
 mod shape;

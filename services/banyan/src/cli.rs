@@ -4,6 +4,7 @@ mod admin;
 mod bench;
 mod connection;
 mod inference;
+mod load;
 mod local;
 mod process;
 
@@ -14,6 +15,7 @@ pub use bench::{
 };
 pub use connection::{ConnectionArgs, DataArgs};
 pub use inference::{ChatArgs, FormatArgs, GenerateArgs, ModelsArgs, SamplingArgs};
+pub use load::{LoadArgs, LoadCase};
 pub use local::{DtypeArg, InspectArgs, ScoreArgs};
 pub use process::{ConfigArgs, GatewayArgs, LogArgs, LogFormatArg, UpArgs, WorkerArgs};
 
@@ -76,4 +78,6 @@ pub enum Verb {
     Score(ScoreArgs),
     /// Measure the engine and the platform: speed, load, hot swaps, and the machine's own limits.
     Bench(Box<BenchArgs>),
+    /// Measure what the gateway adds to a request, with everything switched on.
+    Load(LoadArgs),
 }

@@ -10,6 +10,7 @@ pub mod embedded;
 pub mod failure;
 mod inference;
 pub mod inspect;
+mod load;
 mod local_adapter;
 mod local_base;
 mod output;
@@ -31,6 +32,7 @@ pub fn run(cli: Cli) -> Outcome {
         Verb::Inspect(args) => inspect::inspect(&args, as_json),
         Verb::Score(args) => score::score(&args),
         Verb::Bench(args) => bench::bench(&args, as_json),
+        Verb::Load(args) => load::load(&args, as_json),
         verb @ (Verb::Up(_) | Verb::Worker(_)) => process::runtime_beside_engine()?.block_on(talk(verb, as_json)),
         verb => tokio::runtime::Runtime::new()?.block_on(talk(verb, as_json)),
     }
@@ -48,7 +50,7 @@ async fn talk(verb: Verb, as_json: bool) -> Outcome {
         Verb::Tenant(args) => admin::tenant(args, as_json).await,
         Verb::Key(args) => admin::key(args, as_json).await,
         Verb::Adapter(args) => admin::adapter(args, as_json).await,
-        Verb::Inspect(_) | Verb::Score(_) | Verb::Bench(_) => {
+        Verb::Inspect(_) | Verb::Score(_) | Verb::Bench(_) | Verb::Load(_) => {
             Err(Failure::Failed("this verb needs no server".to_owned()))
         }
     }

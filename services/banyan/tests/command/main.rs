@@ -4,6 +4,7 @@
 mod bench;
 mod command;
 mod inspect;
+mod load;
 mod platform;
 mod processes;
 mod score;
