@@ -1,9 +1,12 @@
-//! The verbs that manage tenants, keys and adapters: thin clients of the admin services.
+//! The verbs that manage plans, tenants, keys and adapters: thin clients of the admin services.
 
 mod adapter;
 mod key;
+mod limits;
+mod plan;
 mod tenant;
 
 pub use adapter::adapter;
 pub use key::key;
+pub use plan::plan;
 pub use tenant::tenant;

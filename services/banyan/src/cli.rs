@@ -8,7 +8,10 @@ mod load;
 mod local;
 mod process;
 
-pub use admin::{AdapterArgs, AdapterVerb, KeyArgs, KeyVerb, LimitArgs, RoleArg, TenantArgs, TenantVerb};
+pub use admin::{
+    AdapterArgs, AdapterVerb, KeyArgs, KeyLimitArgs, KeyVerb, LimitArgs, OutageArg, PlanArgs, PlanTermsArgs, PlanVerb,
+    RoleArg, TenantArgs, TenantVerb,
+};
 pub use bench::{
     BenchArgs, BenchBaseArgs, BenchMode, CeilingArgs, ClientsBenchArgs, ColdFromArgs, CpuArgs, GatewayBenchArgs,
     LoadBenchArgs, MachineBenchArgs, PhaseArg, SpeedBenchArgs, StormBenchArgs, SwapBenchArgs,
@@ -66,6 +69,8 @@ pub enum Verb {
     Chat(ChatArgs),
     /// List the models that the key may use.
     Models(ModelsArgs),
+    /// Create, list, show, change and delete plans: limits and parts that tenants share.
+    Plan(PlanArgs),
     /// Create, list, show, change and delete tenants.
     Tenant(TenantArgs),
     /// Create, list, show and revoke API keys.

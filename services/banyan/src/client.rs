@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use proto::v1::{
     adapter_service_client::AdapterServiceClient, api_key_service_client::ApiKeyServiceClient,
-    inference_service_client::InferenceServiceClient, tenant_service_client::TenantServiceClient,
+    inference_service_client::InferenceServiceClient, plan_service_client::PlanServiceClient,
+    tenant_service_client::TenantServiceClient,
 };
 use tonic::{
     Request, Status,
@@ -43,7 +44,7 @@ pub async fn inference(args: &ConnectionArgs) -> Result<InferenceServiceClient<C
     Ok(InferenceServiceClient::new(connection).max_decoding_message_size(MESSAGE_BYTES_MAX))
 }
 
-/// The admin door; its three services share one connection.
+/// The admin door; its services share one connection.
 #[derive(Clone)]
 pub struct Admin {
     connection: Connection,
@@ -70,6 +71,10 @@ impl Admin {
     /// Nobody answers, or the token cannot be a header.
     pub async fn connect(address: &str, token: &str) -> Result<Self, Failure> {
         Ok(Self { connection: connect(address, token).await? })
+    }
+
+    pub fn plans(&self) -> PlanServiceClient<Connection> {
+        PlanServiceClient::new(self.connection.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     pub fn tenants(&self) -> TenantServiceClient<Connection> {

@@ -47,6 +47,7 @@ async fn talk(verb: Verb, as_json: bool) -> Outcome {
         Verb::Generate(args) => inference::generate(args, as_json).await,
         Verb::Chat(args) => inference::chat(args, as_json).await,
         Verb::Models(args) => inference::models(args, as_json).await,
+        Verb::Plan(args) => admin::plan(args, as_json).await,
         Verb::Tenant(args) => admin::tenant(args, as_json).await,
         Verb::Key(args) => admin::key(args, as_json).await,
         Verb::Adapter(args) => admin::adapter(args, as_json).await,

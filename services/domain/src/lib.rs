@@ -15,7 +15,9 @@
 //! | prefill, decode | computing the prompt, computing one token after another |
 //! | KV block | a page of the key/value cache, 16 tokens |
 //! | lease | the right to use something that may otherwise be evicted or expire |
-//! | reservation | admission, slot and rate-limit charge of one request as one object with a deadline |
+//! | plan | named terms that tenants share: limits, part in the workers, what holds in an outage |
+//! | budget | money that a tenant or a key may use in a day or a month of UTC, in millionths of the currency |
+//! | reservation | admission, slot, rate-limit charge and budget of one request as one object with a deadline |
 //! | receipt | what made an answer (digests, worker, tokens), or what a version was loaded as |
 
 mod api_key;
@@ -25,6 +27,8 @@ mod fault;
 mod id;
 mod limits;
 mod model_name;
+mod plan;
+mod price;
 mod resource;
 mod response_format;
 mod sampling;
@@ -35,9 +39,11 @@ pub use caller::{Caller, Role};
 pub use digest::{Digest, DigestError};
 pub use fault::{Detail, Fault, Reason};
 pub use id::{ApiKeyId, RequestId, TenantId};
-pub use limits::{Limits, TenantLimits};
+pub use limits::{BUDGET_MAX, KeyLimits, Limits, TenantLimits};
 pub use model_name::{ModelName, ModelNameError, VersionSelector};
-pub use resource::{AdapterName, AliasName, ApiKeyName, ResourceNameError, TenantName, VersionName};
+pub use plan::{Outage, OutageError, Share};
+pub use price::Price;
+pub use resource::{AdapterName, AliasName, ApiKeyName, PlanName, ResourceNameError, TenantName, VersionName};
 pub use response_format::ResponseFormat;
 pub use sampling::{Sampling, SamplingFault};
 pub use slug::{Slug, SlugError};

@@ -34,6 +34,16 @@ impl VersionSelector {
     }
 }
 
+impl ModelName {
+    /// `base`, or `<tenant>/<adapter>` whatever the version.
+    pub fn without_version(&self) -> String {
+        match self {
+            Self::Base => self.to_string(),
+            Self::Adapter { tenant, adapter, .. } => format!("{tenant}/{adapter}"),
+        }
+    }
+}
+
 impl FromStr for ModelName {
     type Err = ModelNameError;
 

@@ -50,6 +50,10 @@ resource_name!(
     TenantName, "tenants/<tenant>", { "tenants" / tenant: Slug }
 );
 resource_name!(
+    /// `plans/<plan>`
+    PlanName, "plans/<plan>", { "plans" / plan: Slug }
+);
+resource_name!(
     /// `tenants/<tenant>/apiKeys/<public id>`
     ApiKeyName, "tenants/<tenant>/apiKeys/<public id>", { "tenants" / tenant: Slug, "apiKeys" / public_id: String }
 );

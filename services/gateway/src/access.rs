@@ -1,6 +1,6 @@
 //! Who may call what: one table, one rule for foreign tenants. An RPC that is not in the table is refused.
 
-use domain::{Caller, Fault, Reason, Role, Slug};
+use domain::{Caller, Fault, ModelName, Reason, Role, Slug};
 
 /// What a caller must be, and how long the call may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,11 @@ pub const RULES: &[(&str, Rule)] = &[
     ("/banyan.v1.InferenceService/CountTokens", rule(Needs::ApiKey)),
     ("/banyan.v1.InferenceService/ListModels", rule(Needs::ApiKey)),
     ("/banyan.v1.InferenceService/GetModel", rule(Needs::ApiKey)),
+    ("/banyan.v1.PlanService/CreatePlan", rule(Needs::Operator)),
+    ("/banyan.v1.PlanService/GetPlan", rule(Needs::Operator)),
+    ("/banyan.v1.PlanService/ListPlans", rule(Needs::Operator)),
+    ("/banyan.v1.PlanService/UpdatePlan", rule(Needs::Operator)),
+    ("/banyan.v1.PlanService/DeletePlan", rule(Needs::Operator)),
     ("/banyan.v1.TenantService/CreateTenant", rule(Needs::Operator)),
     ("/banyan.v1.TenantService/GetTenant", rule(Needs::TenantAdmin)),
     ("/banyan.v1.TenantService/ListTenants", rule(Needs::Operator)),
@@ -62,6 +67,37 @@ pub const RULES: &[(&str, Rule)] = &[
 pub fn rule_of(path: &str) -> Result<Rule, Fault> {
     let known = RULES.iter().find(|(known, _)| *known == path).map(|(_, rule)| *rule);
     known.ok_or_else(|| Fault::new(Reason::Unimplemented, "there is no such method"))
+}
+
+/// Whether there is an RPC of this name, in whichever service.
+pub fn is_method(name: &str) -> bool {
+    RULES.iter().any(|(path, _)| method_of(path) == name)
+}
+
+/// Whether the key's scope has the RPC; `None` has all.
+pub fn admit_method(path: &str, methods: Option<&[String]>) -> Result<(), Fault> {
+    let method = method_of(path);
+    match methods {
+        Some(methods) if !methods.iter().any(|allowed| allowed == method) => {
+            let words = format!("this key may call {} alone, not {method}", methods.join(", "));
+            Err(Fault::new(Reason::PermissionDenied, words))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether the key's scope has the model; `None` has all. `<tenant>/<adapter>` stands for all of its aliases and versions.
+pub fn admit_model(name: &ModelName, models: Option<&[String]>) -> Result<(), Fault> {
+    let Some(models) = models else { return Ok(()) };
+    let (whole, adapter) = (name.to_string(), name.without_version());
+    if models.iter().any(|allowed| *allowed == whole || *allowed == adapter) {
+        return Ok(());
+    }
+    Err(Fault::new(Reason::PermissionDenied, format!("this key may not use `{name}`, only {}", models.join(", "))))
+}
+
+fn method_of(path: &str) -> &str {
+    path.rsplit_once('/').map_or(path, |(_, method)| method)
 }
 
 /// Whether a caller of this role may make the call at all.

@@ -1,7 +1,9 @@
-//! The admin door's edges: tenants, API keys, adapters. What they share: whose rows a call may touch.
+//! The admin door's edges: plans, tenants, API keys, adapters. What they share: whose rows a call may touch.
 
 mod adapters;
 mod api_keys;
+mod mask;
+mod plans;
 mod tenants;
 
 use domain::{Caller, Fault, Limits, Slug, TenantName};
@@ -9,6 +11,7 @@ use store::{Store, TenantScope};
 
 pub use adapters::Adapters;
 pub use api_keys::ApiKeys;
+pub use plans::Plans;
 pub use tenants::Tenants;
 
 use crate::{access, guard::Session, store_fault::StoreFault as _};
@@ -33,7 +36,7 @@ pub async fn reach(
     if let Caller::Tenant { tenant, .. } = session.identity.caller {
         return Ok(Reach { rows: store.tenant(tenant), limits: session.identity.limits });
     }
-    let found = store.platform().get_tenant(tenant).await;
-    let found = found.map_err(|error| error.fault(TenantName { tenant: tenant.clone() }))?;
-    Ok(Reach { rows: store.tenant(found.id), limits: defaults.with(found.fields.limits) })
+    let found = store.platform().get_tenant_with_limits(tenant).await;
+    let (found, limits) = found.map_err(|error| error.fault(TenantName { tenant: tenant.clone() }))?;
+    Ok(Reach { rows: store.tenant(found.id), limits: defaults.with(limits) })
 }

@@ -6,10 +6,13 @@
 
 mod cache;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use chassis::config::Secret;
-use domain::{ApiKeyText, Caller, Fault, Limits, Reason};
+use domain::{ApiKeyText, Caller, Fault, KeyLimits, Limits, Outage, Reason, Share};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use store::{KnownKey, Store};
@@ -26,6 +29,15 @@ pub struct Identity {
     pub caller: Caller,
     /// With the platform's defaults filled in.
     pub limits: Limits,
+    /// The key's own, beside the tenant's.
+    pub key_limits: KeyLimits,
+    /// What the key may be used for; `None` is everything.
+    pub models: Option<Arc<[String]>>,
+    pub methods: Option<Arc<[String]>>,
+    /// The tenant's part in each worker.
+    pub share: Share,
+    /// What becomes of its requests while the shared limits do not answer.
+    pub outage: Outage,
     /// Whose KV prefixes may be shared.
     pub share_group: Uuid,
 }
@@ -68,7 +80,7 @@ impl Authenticator {
         let token = token.ok_or_else(no_credentials)?;
         // Hashed first, so that the comparison says nothing about the length of the operator's token either.
         if bool::from(self.hasher.hash(token).ct_eq(&self.operator)) {
-            return Ok(Identity { caller: Caller::Operator, limits: self.defaults, share_group: Uuid::nil() });
+            return Ok(self.operator_identity());
         }
         let key = ApiKeyText::parse(token).map_err(|_| bad_credentials())?;
         let hash = self.hasher.hash(key.secret());
@@ -94,6 +106,19 @@ impl Authenticator {
         Ok(found)
     }
 
+    fn operator_identity(&self) -> Identity {
+        Identity {
+            caller: Caller::Operator,
+            limits: self.defaults,
+            key_limits: KeyLimits::default(),
+            models: None,
+            methods: None,
+            share: Share::default(),
+            outage: Outage::default(),
+            share_group: Uuid::nil(),
+        }
+    }
+
     fn identity(&self, known: &KnownKey) -> Identity {
         Identity {
             caller: Caller::Tenant {
@@ -103,6 +128,11 @@ impl Authenticator {
                 role: known.role,
             },
             limits: self.defaults.with(known.limits),
+            key_limits: known.key_limits,
+            models: known.models.as_deref().map(Arc::from),
+            methods: known.methods.as_deref().map(Arc::from),
+            share: known.share,
+            outage: known.outage,
             share_group: known.share_group,
         }
     }

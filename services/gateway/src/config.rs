@@ -60,6 +60,8 @@ pub struct AuthConfig {
 pub struct LimitsConfig {
     pub redis_prefix: String,
     pub redis_timeout_ms: u64,
+    pub breaker_failures_max: u32,
+    pub breaker_pause_ms: u64,
     pub lease_ms: u64,
     pub renew_ms: u64,
     pub errands_max: usize,
@@ -70,6 +72,7 @@ pub struct LimitsConfig {
 pub struct GenerateConfig {
     pub max_tokens_default: u32,
     pub max_tokens_max: u32,
+    pub grant_tokens: u32,
     pub deadline_default_ms: u64,
     pub deadline_max_ms: u64,
     pub stream_buffer_max: usize,
@@ -145,7 +148,8 @@ impl Validate for GatewayConfig {
         let limits = &self.tenant_limits;
         let positive = [
             ("tenant_limits.requests_per_minute", limits.requests_per_minute.into()),
-            ("tenant_limits.tokens_per_minute", limits.tokens_per_minute.into()),
+            ("tenant_limits.input_tokens_per_minute", limits.input_tokens_per_minute.into()),
+            ("tenant_limits.output_tokens_per_minute", limits.output_tokens_per_minute.into()),
             ("tenant_limits.concurrent_requests", limits.concurrent_requests.into()),
             ("tenant_limits.adapters_max", limits.adapters_max.into()),
             ("tenant_limits.adapter_bytes_max", limits.adapter_bytes_max),
@@ -154,8 +158,11 @@ impl Validate for GatewayConfig {
             ("calls.deadline_ms", self.calls.deadline_ms),
             ("auth.cache_max", self.auth.cache_max as u64),
             ("limits.redis_timeout_ms", self.limits.redis_timeout_ms),
+            ("limits.breaker_failures_max", self.limits.breaker_failures_max.into()),
+            ("limits.breaker_pause_ms", self.limits.breaker_pause_ms),
             ("limits.renew_ms", self.limits.renew_ms),
             ("limits.errands_max", self.limits.errands_max as u64),
+            ("generate.grant_tokens", self.generate.grant_tokens.into()),
             ("generate.max_tokens_default", self.generate.max_tokens_default.into()),
             ("generate.deadline_default_ms", self.generate.deadline_default_ms),
             ("generate.stream_buffer_max", self.generate.stream_buffer_max as u64),

@@ -5,20 +5,21 @@
 
 use std::sync::Arc;
 
-use domain::{Detail, Fault, ModelName, Reason};
+use domain::{Detail, Fault, ModelName, Reason, TenantId};
 use store::Store;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument as _, info_span};
 
 use crate::{
+    auth::Identity,
     config::{GatewayConfig, ms},
     guard::Session,
-    limits::{Admission, Ask, Reservation},
+    limits::{Admission, Ask, Lease, Reservation},
     meter::{Meter, Subject},
     metrics::Metrics,
     models::{Models, PinnedModel, tenant_of},
     parse::{GenerateRequest, Input},
-    relay::{self, Relayed},
+    relay::{self, Allowance, Grants, Relayed},
     usage::UsageQueue,
     workers::{Job, Workers},
 };
@@ -65,9 +66,9 @@ impl Generator {
             base: model.base.digest,
             prompt_tokens: prompt.len() as u64,
         };
-        let lease = reservation.lease().clone();
+        let (lease, granted) = (reservation.lease().clone(), reservation.granted());
         let mut meter = Meter::start(tenant, &session, &subject, reservation, place, self.metrics.clone());
-        let job = job(&session, &model, prompt, max_tokens, request);
+        let job = job(tenant, &session, &model, prompt, Tokens { max_tokens, granted }, request);
         let picking = self
             .workers
             .generate(&job, session.deadline, |worker| meter.reached(worker))
@@ -75,7 +76,7 @@ impl Generator {
         // The first step may be long in coming: a queue, an adapter to load, a long prompt.
         let picked = lease.keep_during(ms(self.config.limits.renew_ms), picking).await;
         match picked {
-            Ok(answer) => Ok(self.relay(answer, meter, &job, &session)),
+            Ok(answer) => Ok(self.relay(answer, meter, lease, &job, &session)),
             Err(fault) => {
                 meter.fail(&fault);
                 Err(fault)
@@ -110,21 +111,36 @@ impl Generator {
     }
 
     async fn reserve(&self, session: &Session, prompt: usize, max_tokens: u32) -> Result<Reservation, Fault> {
-        let (tenant, _) = tenant_of(&session.identity)?;
-        let limits = session.identity.limits;
+        let (tenant, key) = tenant_of(&session.identity)?;
+        let Identity { limits, key_limits, outage, .. } = session.identity;
         let ask = Ask {
             id: session.id,
             tenant,
-            tokens: u32::try_from(prompt).unwrap_or(u32::MAX).saturating_add(max_tokens),
-            requests_per_minute: limits.requests_per_minute,
-            tokens_per_minute: limits.tokens_per_minute,
-            concurrent_requests: limits.concurrent_requests,
+            key,
+            input_tokens: u32::try_from(prompt).unwrap_or(u32::MAX),
+            output_tokens: max_tokens.min(self.config.generate.grant_tokens),
+            of_tenant: limits.into(),
+            of_key: key_limits.into(),
             lease: ms(self.config.limits.lease_ms),
+            outage,
         };
         self.admission.reserve(ask).await
     }
 
-    fn relay(&self, answer: crate::workers::Answer, meter: Meter, job: &Job, session: &Session) -> Relayed {
+    fn relay(
+        &self,
+        answer: crate::workers::Answer,
+        meter: Meter,
+        lease: Lease,
+        job: &Job,
+        session: &Session,
+    ) -> Relayed {
+        let allowance = Allowance {
+            granted: job.granted_tokens,
+            max_tokens: job.max_tokens,
+            step: self.config.generate.grant_tokens,
+        };
+        let grants = Grants::new(lease, answer.extender(), allowance);
         let terms = relay::Terms {
             base: job.base,
             adapter: job.pin.map(|pin| pin.digest),
@@ -133,21 +149,37 @@ impl Generator {
             write_wait: ms(self.config.usage.write_wait_ms),
             buffer: self.config.generate.stream_buffer_max,
         };
-        let (relaying, relayed) = relay::relay(answer, meter, terms, self.stop.clone());
+        let (relaying, relayed) = relay::relay(answer, meter, grants, terms, self.stop.clone());
         self.relays.spawn(relaying.instrument(info_span!("relay")));
         relayed
     }
 }
 
-fn job(session: &Session, model: &PinnedModel, prompt: Vec<u32>, max_tokens: u32, request: GenerateRequest) -> Job {
+/// Of an answer.
+struct Tokens {
+    max_tokens: u32,
+    granted: u32,
+}
+
+fn job(
+    tenant: TenantId,
+    session: &Session,
+    model: &PinnedModel,
+    prompt: Vec<u32>,
+    tokens: Tokens,
+    request: GenerateRequest,
+) -> Job {
     Job {
         id: session.id,
+        tenant,
+        share: session.identity.share,
         share_group: session.identity.share_group,
         pin: model.pin,
         base: model.base.digest,
         prompt,
         sampling: request.sampling,
-        max_tokens,
+        max_tokens: tokens.max_tokens,
+        granted_tokens: tokens.granted,
         stop: request.stop,
         logprobs: request.logprobs,
         ignore_eos: request.ignore_eos,

@@ -70,6 +70,7 @@ impl Guard {
         let metadata = MetadataMap::from_headers(headers.clone());
         let identity = deadline.bound(self.authenticator.authenticate(bearer::token(&metadata))).await?;
         access::admit(rule, &identity.caller)?;
+        access::admit_method(path, identity.methods.as_deref())?;
         Ok(Session { id, identity, arrived, deadline })
     }
 

@@ -9,6 +9,7 @@ use store::{FinishReason, Page, Store};
 use tonic::{Request, Response, Status};
 
 use crate::{
+    access,
     edge::{answer, refuse, session},
     generate::Generator,
     guard::Session,
@@ -39,10 +40,11 @@ impl Inference {
         let mut models = Vec::new();
         let mut page = page;
         if page.token.is_empty() {
-            models.push(wire_model(
-                &ModelName::Base,
-                &PinnedModel { base: base.clone(), pin: None, display_name: "base model".to_owned(), updated_at: None },
-            ));
+            if access::admit_model(&ModelName::Base, session.identity.models.as_deref()).is_ok() {
+                let display_name = "base model".to_owned();
+                let model = PinnedModel { base: base.clone(), pin: None, display_name, updated_at: None };
+                models.push(wire_model(&ModelName::Base, &model));
+            }
             page.size -= 1;
         } else {
             let token = page.token.strip_prefix(ADAPTERS_FROM);
@@ -56,17 +58,19 @@ impl Inference {
         let domain::Caller::Tenant { slug, .. } = &session.identity.caller else { return Err(Fault::internal()) };
         // What was made for another base is not served, so it is no model here.
         let served = found.items.into_iter().filter(|model| model.base_digest == base.digest);
-        models.extend(served.map(|model| {
-            let name =
-                ModelName::Adapter { tenant: slug.clone(), adapter: model.adapter, version: VersionSelector::live() };
-            v1::Model {
-                name: name.to_string(),
-                display_name: model.display_name,
-                adapter_digest: model.digest.to_string(),
-                base_digest: model.base_digest.to_string(),
-                context_length: base.context_length,
-                update_time: Some(parse::wire_time(model.updated_at)),
-            }
+        let named = served.map(|model| {
+            let (tenant, adapter) = (slug.clone(), model.adapter.clone());
+            (ModelName::Adapter { tenant, adapter, version: VersionSelector::live() }, model)
+        });
+        let scope = session.identity.models.as_deref();
+        let usable = named.filter(|(name, _)| access::admit_model(name, scope).is_ok());
+        models.extend(usable.map(|(name, model)| v1::Model {
+            name: name.to_string(),
+            display_name: model.display_name,
+            adapter_digest: model.digest.to_string(),
+            base_digest: model.base_digest.to_string(),
+            context_length: base.context_length,
+            update_time: Some(parse::wire_time(model.updated_at)),
         }));
         let next = &found.next_page_token;
         let next_page_token = if next.is_empty() { String::new() } else { format!("{ADAPTERS_FROM}{next}") };
@@ -172,6 +176,6 @@ fn wire_finish(finished: &Finished, id: RequestId, seed: u64) -> v1::Finish {
             request_id: id.to_string(),
         }),
         seed,
-        limits: Vec::new(),
+        limits: finished.limits.clone(),
     }
 }

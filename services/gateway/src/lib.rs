@@ -32,4 +32,4 @@ pub use config::{
     AuthConfig, CallsConfig, DEFAULTS, ENV_PREFIX, GatewayConfig, GenerateConfig, LimitsConfig, UploadsConfig,
     UsageConfig, WorkersConfig,
 };
-pub use start::{Backends, Gateway, GatewayError, RunningGateway, run};
+pub use start::{Backends, Gateway, GatewayError, RunningGateway, run, shared_limits};

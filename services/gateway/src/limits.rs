@@ -1,33 +1,43 @@
-//! Rate limits of a tenant: requests and tokens per minute, and requests at the same time. One reservation asks for all
-//! three at once, all or nothing; settling it gives back what was not used. Nothing here knows about money: these are
-//! short windows that protect the platform, not the ledger.
+//! Rate limits of a tenant and of its key together: requests, input tokens and output tokens per minute, and requests at
+//! the same time. One reservation asks for all of them at once, all or nothing; while its answer streams it is extended
+//! in steps, and settling it gives back what was not used. Nothing here knows about money: these are short windows that
+//! protect the platform, not the ledger.
 //!
 //! # The algorithm (the same in [`in_process`] and in [`redis`]; integers and one clock throughout)
 //!
-//! - **Windows** (requests, tokens): amounts are counted in slots of one second. A charge counts for the rest of its own
-//!   second and 60 whole ones after it, so that no 60 seconds anywhere hold more than the limit. A request is admitted if
-//!   the live slots and its own amount together do not exceed the limit; if not, the refusal says when enough slots will
-//!   have passed.
+//! - **Windows** (requests, input tokens, output tokens): amounts are counted in slots of one second. A charge counts for
+//!   the rest of its own second and 60 whole ones after it, so that no 60 seconds anywhere hold more than the limit. A
+//!   request is admitted if the live slots and its own amount together do not exceed the limit; if not, the refusal says
+//!   when enough slots will have passed.
+//! - **Output** is granted as far as there is room: a request is admitted if there is room for one token, and told how
+//!   many it was granted. An extension is granted as far as there is room then, in the slot of that moment.
 //! - **Concurrency**: a lease for each running request, which expires unless renewed. A gateway that dies leaves leases
 //!   behind, and they expire.
-//! - **Settling** puts the tokens really used in the place of the estimate, in the slot that was charged, and ends the
-//!   lease. Whatever is unknown (settled twice, lease expired) changes nothing, so an estimate whose gateway died stays
-//!   charged until its slot has passed.
-//! - **A request id is charged once**: asking again with it while its lease lives is granted and changes nothing.
+//! - **Scopes**: every limit of the tenant and every limit of the key must have room. A key without limits of its own is
+//!   not counted.
+//! - **Settling** puts the tokens really used in the place of what was charged, in the slots that were charged, and ends
+//!   the lease. What was used beyond it is a debt: it counts from then on, and the window may be above its limit until it
+//!   has passed. Whatever is unknown (settled twice, lease expired) changes nothing, so a charge whose gateway died stays
+//!   until its slot has passed.
+//! - **A request id is charged once**: asking again with it while its lease lives is granted the same and changes nothing;
+//!   so does an extension to a total that is granted already.
 
 mod admission;
+mod breaker;
 pub mod in_process;
 #[cfg(test)]
 mod model_test;
+mod outage;
 pub mod redis;
 
 use std::{fmt, time::Duration};
 
-use domain::{Detail, Fault, Reason, RequestId, TenantId};
+use domain::{ApiKeyId, Detail, Fault, KeyLimits, Limits, Outage, Reason, RequestId, TenantId};
 use futures::future::BoxFuture;
 
 pub use admission::{Admission, Lease, Reservation};
 pub use in_process::InProcessLimits;
+pub use outage::OutageLimits;
 pub use redis::RedisLimits;
 
 /// Milliseconds of one slot.
@@ -39,34 +49,78 @@ const CONCURRENCY_RETRY_MS: u64 = 1_000;
 
 /// What keeps count. Every call returns within a bound that the implementation states.
 pub trait RateLimits: Send + Sync + 'static {
-    /// Charges all that is asked for, or nothing.
-    fn reserve<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Result<(), Denied>>;
+    /// Charges all that is asked for, or nothing. Says how many output tokens are granted: at least one.
+    fn reserve<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Result<u32, Denied>>;
+
+    /// Charges output tokens until `total` are granted in all, or as many as there is room for.
+    fn extend<'a>(&'a self, ask: &'a Ask, total: u32) -> BoxFuture<'a, Result<Extended, LimitsUnavailable>>;
 
     /// Ends a reservation with the tokens that were used; `false` if it was unknown (settled before, or expired).
-    fn settle(&self, tenant: TenantId, id: RequestId, used: u64) -> BoxFuture<'_, Result<bool, LimitsUnavailable>>;
+    fn settle<'a>(&'a self, ask: &'a Ask, used: Used) -> BoxFuture<'a, Result<bool, LimitsUnavailable>>;
 
-    /// Lets a reservation live for `lease` from now; `false` if it is unknown.
-    fn renew(&self, tenant: TenantId, id: RequestId, lease: Duration)
-    -> BoxFuture<'_, Result<bool, LimitsUnavailable>>;
+    /// Lets a reservation live for its lease from now; `false` if it is unknown.
+    fn renew<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Result<bool, LimitsUnavailable>>;
 }
 
-/// A request for admission.
+/// A request for admission; also what its reservation is known by.
 #[derive(Clone, Debug)]
 pub struct Ask {
     pub id: RequestId,
     pub tenant: TenantId,
-    /// The most tokens that this request can use: prompt and answer.
-    pub tokens: u32,
-    pub requests_per_minute: u32,
-    pub tokens_per_minute: u32,
-    pub concurrent_requests: u32,
+    pub key: ApiKeyId,
+    /// Tokens of the prompt.
+    pub input_tokens: u32,
+    /// Tokens of the answer that are wanted for its beginning, at least one.
+    pub output_tokens: u32,
+    pub of_tenant: Rates,
+    /// Beside the tenant's.
+    pub of_key: Rates,
     pub lease: Duration,
+    pub outage: Outage,
+}
+
+/// The limits of one scope; `None` is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rates {
+    pub requests_per_minute: Option<u32>,
+    pub input_tokens_per_minute: Option<u32>,
+    pub output_tokens_per_minute: Option<u32>,
+    pub concurrent_requests: Option<u32>,
+}
+
+/// Tokens that a request has used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Used {
+    pub input: u64,
+    pub output: u64,
+}
+
+/// What came of an extension.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Extended {
+    /// Tokens of the answer that are granted in all, and which limits kept them from being as many as was asked for.
+    Granted { total: u32, stopped_by: Vec<Limit> },
+    /// Nobody knows the reservation: its lease has expired.
+    Unknown,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Limit {
+pub struct Limit {
+    pub scope: Scope,
+    pub rate: Rate,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    Tenant,
+    Key,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Rate {
     RequestsPerMinute,
-    TokensPerMinute,
+    InputTokensPerMinute,
+    OutputTokensPerMinute,
     ConcurrentRequests,
 }
 
@@ -96,13 +150,58 @@ pub enum Denied {
 #[error("the rate limits do not answer: {0}")]
 pub struct LimitsUnavailable(pub String);
 
+impl Rates {
+    /// Whether there is anything to count.
+    pub fn any(&self) -> bool {
+        *self != Self::default()
+    }
+
+    fn of(&self, rate: Rate) -> Option<u32> {
+        match rate {
+            Rate::RequestsPerMinute => self.requests_per_minute,
+            Rate::InputTokensPerMinute => self.input_tokens_per_minute,
+            Rate::OutputTokensPerMinute => self.output_tokens_per_minute,
+            Rate::ConcurrentRequests => self.concurrent_requests,
+        }
+    }
+}
+
+impl From<Limits> for Rates {
+    fn from(limits: Limits) -> Self {
+        Self {
+            requests_per_minute: Some(limits.requests_per_minute),
+            input_tokens_per_minute: Some(limits.input_tokens_per_minute),
+            output_tokens_per_minute: Some(limits.output_tokens_per_minute),
+            concurrent_requests: Some(limits.concurrent_requests),
+        }
+    }
+}
+
+impl From<KeyLimits> for Rates {
+    fn from(limits: KeyLimits) -> Self {
+        Self {
+            requests_per_minute: limits.requests_per_minute,
+            input_tokens_per_minute: limits.input_tokens_per_minute,
+            output_tokens_per_minute: limits.output_tokens_per_minute,
+            concurrent_requests: limits.concurrent_requests,
+        }
+    }
+}
+
+/// `<limit>` of the tenant, `key.<limit>` of the key.
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::RequestsPerMinute => "requests_per_minute",
-            Self::TokensPerMinute => "tokens_per_minute",
-            Self::ConcurrentRequests => "concurrent_requests",
-        })
+        let scope = match self.scope {
+            Scope::Tenant => "",
+            Scope::Key => "key.",
+        };
+        let rate = match self.rate {
+            Rate::RequestsPerMinute => "requests_per_minute",
+            Rate::InputTokensPerMinute => "input_tokens_per_minute",
+            Rate::OutputTokensPerMinute => "output_tokens_per_minute",
+            Rate::ConcurrentRequests => "concurrent_requests",
+        };
+        write!(f, "{scope}{rate}")
     }
 }
 
@@ -117,16 +216,18 @@ impl Refusal {
         let mut names = Vec::new();
         let mut fault = Fault::new(Reason::RateLimited, "");
         for Exceeded { limit, over, retry_after } in &self.exceeded {
-            let most = match limit {
-                Limit::RequestsPerMinute => ask.requests_per_minute,
-                Limit::TokensPerMinute => ask.tokens_per_minute,
-                Limit::ConcurrentRequests => ask.concurrent_requests,
+            let (whose, rates) = match limit.scope {
+                Scope::Tenant => ("tenant", ask.of_tenant),
+                Scope::Key => ("key", ask.of_key),
             };
-            let hint = if retry_after.is_none() { "; no wait helps: ask for fewer tokens" } else { "" };
+            let most = rates.of(limit.rate).unwrap_or_default();
+            let hint = if retry_after.is_none() { "; no wait helps: send a shorter prompt" } else { "" };
             names.push(limit.to_string());
             fault = fault.detail(Detail::Quota {
                 subject: limit.to_string(),
-                description: format!("the tenant's {limit} is {most}, and this request would be {over} above it{hint}"),
+                description: format!(
+                    "{limit} of the {whose} is {most}, and this request would be {over} above it{hint}"
+                ),
             });
         }
         fault.message = format!("rate limit reached: {}", names.join(", "));

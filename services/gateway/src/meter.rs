@@ -6,7 +6,12 @@ use std::time::Duration;
 use domain::{ApiKeyId, Digest, Fault, ModelName, Reason, TenantId};
 use store::{FinishReason, Outcome, UsageRecord};
 
-use crate::{guard::Session, limits::Reservation, metrics::Metrics, usage::Place};
+use crate::{
+    guard::Session,
+    limits::{Reservation, Used},
+    metrics::Metrics,
+    usage::Place,
+};
 
 /// Counts, and settles and records when it ends. Dropping it is an end too.
 pub struct Meter {
@@ -87,7 +92,7 @@ impl Meter {
     }
 
     /// Ends as the worker says. When this returns, the record is in the database and the slot is free.
-    pub async fn finish(mut self, reason: FinishReason, used: Used, wait: Duration) -> Result<(), Fault> {
+    pub async fn finish(mut self, reason: FinishReason, used: Counted, wait: Duration) -> Result<(), Fault> {
         self.record.worker = used.worker;
         self.record.prompt_tokens = used.prompt_tokens;
         self.record.cached_prompt_tokens = used.cached_prompt_tokens.min(used.prompt_tokens);
@@ -139,8 +144,8 @@ impl Meter {
     }
 
     fn report(&mut self) {
-        let computed = self.record.prompt_tokens + self.record.completion_tokens;
-        let used = if self.reached_worker { computed } else { 0 };
+        let UsageRecord { prompt_tokens: input, completion_tokens: output, .. } = self.record;
+        let used = if self.reached_worker { Used { input, output } } else { Used::default() };
         if let Some((reservation, _)) = &mut self.held {
             reservation.used(used);
         }
@@ -149,7 +154,7 @@ impl Meter {
 
 /// Usage as the worker counted it.
 #[derive(Clone, Debug)]
-pub struct Used {
+pub struct Counted {
     pub worker: String,
     pub prompt_tokens: u64,
     pub cached_prompt_tokens: u64,

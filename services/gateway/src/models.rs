@@ -7,6 +7,7 @@ use store::Store;
 use time::OffsetDateTime;
 
 use crate::{
+    access,
     auth::Identity,
     store_fault::StoreFault as _,
     workers::{BaseModel, Pin, Workers},
@@ -34,6 +35,7 @@ impl Models {
     /// Another tenant's model is not found, in the same words and by the same query as one that does not exist.
     pub async fn resolve(&self, identity: &Identity, name: &ModelName) -> Result<PinnedModel, Fault> {
         let (own, _) = tenant_of(identity)?;
+        access::admit_model(name, identity.models.as_deref())?;
         let ModelName::Adapter { tenant, adapter, version } = name else {
             let base = self.workers.base()?;
             return Ok(PinnedModel { base, pin: None, display_name: "base model".to_owned(), updated_at: None });

@@ -4,7 +4,7 @@ mod generate;
 
 use std::{fmt::Display, str::FromStr};
 
-use domain::{Fault, TenantLimits};
+use domain::{Fault, KeyLimits, TenantLimits};
 use proto::v1;
 use store::Page;
 use time::OffsetDateTime;
@@ -78,16 +78,53 @@ pub fn page(size: i32, token: String) -> Result<Page, Fault> {
     Ok(Page { size, token })
 }
 
-/// 0 on the wire means the platform's default.
+/// 0 on the wire means what stands behind it: the plan, or the platform's default.
 pub fn tenant_limits(wire: &v1::TenantLimits) -> TenantLimits {
     let own = |value: u32| (value > 0).then_some(value);
     TenantLimits {
         requests_per_minute: own(wire.requests_per_minute),
-        tokens_per_minute: own(wire.tokens_per_minute),
+        input_tokens_per_minute: own(wire.input_tokens_per_minute),
+        output_tokens_per_minute: own(wire.output_tokens_per_minute),
         concurrent_requests: own(wire.concurrent_requests),
+        budget_day: None,
+        budget_month: None,
         adapters_max: own(wire.adapters_max),
         adapter_bytes_max: (wire.adapter_bytes_max > 0).then_some(wire.adapter_bytes_max),
         adapter_rank_max: own(wire.adapter_rank_max),
+    }
+}
+
+pub fn wire_limits(limits: TenantLimits) -> v1::TenantLimits {
+    v1::TenantLimits {
+        requests_per_minute: limits.requests_per_minute.unwrap_or_default(),
+        input_tokens_per_minute: limits.input_tokens_per_minute.unwrap_or_default(),
+        output_tokens_per_minute: limits.output_tokens_per_minute.unwrap_or_default(),
+        concurrent_requests: limits.concurrent_requests.unwrap_or_default(),
+        adapters_max: limits.adapters_max.unwrap_or_default(),
+        adapter_bytes_max: limits.adapter_bytes_max.unwrap_or_default(),
+        adapter_rank_max: limits.adapter_rank_max.unwrap_or_default(),
+    }
+}
+
+/// 0 on the wire means none of the key's own.
+pub fn key_limits(wire: &v1::KeyLimits) -> KeyLimits {
+    let own = |value: u32| (value > 0).then_some(value);
+    KeyLimits {
+        requests_per_minute: own(wire.requests_per_minute),
+        input_tokens_per_minute: own(wire.input_tokens_per_minute),
+        output_tokens_per_minute: own(wire.output_tokens_per_minute),
+        concurrent_requests: own(wire.concurrent_requests),
+        budget_day: None,
+        budget_month: None,
+    }
+}
+
+pub fn wire_key_limits(limits: KeyLimits) -> v1::KeyLimits {
+    v1::KeyLimits {
+        requests_per_minute: limits.requests_per_minute.unwrap_or_default(),
+        input_tokens_per_minute: limits.input_tokens_per_minute.unwrap_or_default(),
+        output_tokens_per_minute: limits.output_tokens_per_minute.unwrap_or_default(),
+        concurrent_requests: limits.concurrent_requests.unwrap_or_default(),
     }
 }
 

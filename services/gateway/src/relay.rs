@@ -1,6 +1,8 @@
 //! Carries an answer from the worker to the client, and holds it to its deadline. Whatever ends first ends all: the
 //! answer, the client, the deadline, the process.
 
+mod grants;
+
 use std::{
     pin::Pin,
     task::{Context, Poll},
@@ -9,6 +11,7 @@ use std::{
 
 use domain::{Digest, Fault, Reason};
 use futures::Stream;
+use store::FinishReason;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -17,6 +20,7 @@ use crate::{
     meter::Meter,
     workers::{Answer, Step},
 };
+pub use grants::{Allowance, Grants};
 
 /// What the relay is held to.
 pub struct Terms {
@@ -44,6 +48,7 @@ pub struct Relayed {
 pub fn relay(
     answer: Answer,
     mut meter: Meter,
+    mut grants: Grants,
     terms: Terms,
     stop: CancellationToken,
 ) -> (impl Future<Output = ()> + Send + 'static, Relayed) {
@@ -55,10 +60,13 @@ pub fn relay(
             () = to_client.closed() => Err(Fault::new(Reason::Cancelled, "the client went away")),
             () = tokio::time::sleep_until(terms.deadline.instant()) => Err(Deadline::fault()),
             () = stop.cancelled() => Err(Fault::new(Reason::ShuttingDown, "the gateway is stopping")),
-            outcome = carry(answer, &mut meter, &terms, &to_client) => outcome,
+            outcome = carry(answer, &mut meter, &mut grants, &terms, &to_client) => outcome,
         };
         let last = match outcome {
-            Ok(last) => last,
+            Ok(mut last) => {
+                last.limits_from(&grants);
+                last
+            }
             Err(end) => {
                 meter.fail(&end);
                 // Nobody hears it when the client has gone.
@@ -77,6 +85,7 @@ pub fn relay(
 async fn carry(
     mut answer: Answer,
     meter: &mut Meter,
+    grants: &mut Grants,
     terms: &Terms,
     to_client: &mpsc::Sender<Step>,
 ) -> Result<Step, Fault> {
@@ -86,10 +95,12 @@ async fn carry(
         let step = loop {
             tokio::select! {
                 step = answer.next() => break step?,
+                () = grants.settle_down() => {}
                 _ = renewals.tick() => meter.renew(),
             }
         };
         meter.relayed(step.tokens.len());
+        grants.generated(step.tokens.len());
         if step.finished.is_some() {
             return Ok(step);
         }
@@ -99,6 +110,7 @@ async fn carry(
                     place.map_err(|_| Fault::new(Reason::Cancelled, "the client went away"))?.send(step);
                     break;
                 }
+                () = grants.settle_down() => {}
                 _ = renewals.tick() => meter.renew(),
             }
         }
@@ -127,6 +139,15 @@ async fn finish(last: Step, meter: Meter, terms: &Terms, to_client: &mpsc::Sende
         // Finished and recorded; the client is gone or does not read.
         Ok(Err(_)) => Ok(()),
         Err(_) => Err(Deadline::fault()),
+    }
+}
+
+impl Step {
+    /// Says in the end of an answer which limits have ended it, if they have.
+    fn limits_from(&mut self, grants: &Grants) {
+        if let Some(finished) = self.finished.as_mut().filter(|finished| finished.reason == FinishReason::Budget) {
+            finished.limits = grants.stopped_by();
+        }
     }
 }
 

@@ -9,7 +9,8 @@ use chassis::{
 };
 use proto::v1::{
     adapter_service_server::AdapterServiceServer, api_key_service_server::ApiKeyServiceServer,
-    inference_service_server::InferenceServiceServer, tenant_service_server::TenantServiceServer,
+    inference_service_server::InferenceServiceServer, plan_service_server::PlanServiceServer,
+    tenant_service_server::TenantServiceServer,
 };
 use store::{Store, StoreError};
 use tokio::{sync::watch, task::JoinHandle};
@@ -17,13 +18,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
 
 use crate::{
-    admin::{Adapters, ApiKeys, Tenants},
+    admin::{Adapters, ApiKeys, Plans, Tenants},
     auth::{Authenticator, KeyHasher},
-    config::{GatewayConfig, ms},
+    config::{GatewayConfig, LimitsConfig, ms},
     generate::Generator,
     guard::Guard,
     inference::Inference,
-    limits::{Admission, InProcessLimits, LimitsUnavailable, RateLimits, RedisLimits},
+    limits::{Admission, InProcessLimits, LimitsUnavailable, OutageLimits, RateLimits, RedisLimits},
     sweeper::Sweeper,
     uploads::Uploads,
     usage::UsageQueue,
@@ -116,9 +117,11 @@ impl Gateway {
         let adapters = Adapters::new(store.clone(), uploads, sweeper.clone(), defaults);
         let keys = ApiKeys::new(store.clone(), KeyHasher::new(&config.key_pepper), defaults);
         let most = ADMIN_MESSAGE_BYTES_MAX;
+        let plans = Plans::new(store.clone());
         let admin = Routes::new(
             guard.before(TenantServiceServer::new(Tenants::new(store, sweeper)).max_decoding_message_size(most)),
         )
+        .add_service(guard.before(PlanServiceServer::new(plans).max_decoding_message_size(most)))
         .add_service(guard.before(ApiKeyServiceServer::new(keys).max_decoding_message_size(most)))
         .add_service(guard.before(AdapterServiceServer::new(adapters).max_decoding_message_size(most)));
 
@@ -176,8 +179,7 @@ pub async fn run(config: GatewayConfig, shutdown: Shutdown) -> Result<(), Gatewa
         tracing::warn!("no Redis is configured: rate limits hold for this process alone");
         Arc::new(InProcessLimits::default())
     } else {
-        let timeout = ms(config.limits.redis_timeout_ms);
-        Arc::new(RedisLimits::new(config.redis.reveal(), &config.limits.redis_prefix, timeout)?)
+        Arc::new(shared_limits(config.redis.reveal(), &config.limits)?)
     };
     let options = config.registry_options.iter().map(|(key, value)| (key.clone(), value.reveal().to_owned()));
     let registry = Registry::open(&config.registry, options)?;
@@ -185,6 +187,12 @@ pub async fn run(config: GatewayConfig, shutdown: Shutdown) -> Result<(), Gatewa
     Gateway::start(config, backends, shutdown).await?.join().await?;
     store.close().await;
     Ok(())
+}
+
+/// Limits in Redis, and what holds while it does not answer.
+pub fn shared_limits(url: &str, config: &LimitsConfig) -> Result<impl RateLimits, LimitsUnavailable> {
+    let redis = RedisLimits::new(url, &config.redis_prefix, ms(config.redis_timeout_ms))?;
+    Ok(OutageLimits::new(redis, config.breaker_failures_max, ms(config.breaker_pause_ms)))
 }
 
 /// Serving while a worker is well and no stop was asked for.

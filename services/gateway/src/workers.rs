@@ -12,7 +12,7 @@ mod wire;
 use std::sync::{Arc, OnceLock};
 
 use chassis::{bearer, config::Secret};
-use domain::{Digest, Fault, Reason, RequestId, ResponseFormat, Sampling, TenantId};
+use domain::{Digest, Fault, Reason, RequestId, ResponseFormat, Sampling, Share, TenantId};
 use sha2::{Digest as _, Sha256};
 use tokio::{
     sync::{Notify, watch},
@@ -26,7 +26,7 @@ use crate::{
     deadline::Deadline,
     parse::Input,
 };
-pub use answer::{Answer, Finished, Step};
+pub use answer::{Answer, Extender, Finished, Step};
 use peer::{Failure, Peer};
 
 /// Workers that may say that their queue is full before the request is refused.
@@ -66,12 +66,17 @@ pub struct Pin {
 #[derive(Clone, Debug)]
 pub struct Job {
     pub id: RequestId,
+    /// Who pays, and whose turn it is at a worker.
+    pub tenant: TenantId,
+    pub share: Share,
     pub share_group: Uuid,
     pub pin: Option<Pin>,
     pub base: Digest,
     pub prompt: Vec<u32>,
     pub sampling: Sampling,
     pub max_tokens: u32,
+    /// Of those, the ones that may be generated before more are granted.
+    pub granted_tokens: u32,
     pub stop: Vec<String>,
     pub logprobs: Option<u32>,
     pub ignore_eos: bool,

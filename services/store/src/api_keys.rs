@@ -2,12 +2,17 @@
 
 use std::fmt;
 
-use domain::{ApiKeyId, Role, Slug, TenantId, TenantLimits};
+use domain::{ApiKeyId, KeyLimits, Outage, Role, Share, Slug, TenantId, TenantLimits};
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{Page, PageOf, Resource, StoreError, error::Violations, rows::ReadRow};
+use crate::{
+    Page, PageOf, Resource, StoreError,
+    error::Violations,
+    limits::{ReadLimits, bind_key_limits},
+    rows::ReadRow,
+};
 
 /// A key as its tenant may see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +22,10 @@ pub struct ApiKey {
     pub public_id: String,
     pub display_name: String,
     pub role: Role,
+    pub limits: KeyLimits,
+    /// What it may be used for; `None` is everything.
+    pub models: Option<Vec<String>>,
+    pub methods: Option<Vec<String>>,
     pub created_at: OffsetDateTime,
     pub expires_at: Option<OffsetDateTime>,
     pub revoked_at: Option<OffsetDateTime>,
@@ -29,6 +38,12 @@ pub struct NewApiKey {
     /// At most 256 characters.
     pub display_name: String,
     pub role: Role,
+    /// Present ones are above zero.
+    pub limits: KeyLimits,
+    /// Not empty; `None` is everything.
+    pub models: Option<Vec<String>>,
+    /// Not empty; `None` is everything.
+    pub methods: Option<Vec<String>>,
     pub expires_at: Option<OffsetDateTime>,
 }
 
@@ -43,7 +58,15 @@ pub struct KnownKey {
     pub tenant: TenantId,
     pub tenant_slug: Slug,
     pub share_group: Uuid,
+    /// The tenant's, with its plan's filled in.
     pub limits: TenantLimits,
+    /// The key's own, beside the tenant's.
+    pub key_limits: KeyLimits,
+    /// What the key may be used for; `None` is everything.
+    pub models: Option<Vec<String>>,
+    pub methods: Option<Vec<String>>,
+    pub share: Share,
+    pub outage: Outage,
 }
 
 impl fmt::Debug for KnownKey {
@@ -59,10 +82,12 @@ pub(crate) async fn create(
     tenant: TenantId,
     new: &NewApiKey,
 ) -> Result<ApiKey, StoreError> {
-    let row = sqlx::query(
-        "insert into api_keys (tenant_id, id, public_id, secret_hash, display_name, role, expires_at)
-         values ($1, $2, $3, $4, $5, $6, $7)
-         returning id, public_id, display_name, role, created_at, expires_at, revoked_at",
+    let query = sqlx::query(
+        "insert into api_keys (tenant_id, id, public_id, secret_hash, display_name, role, expires_at, models, methods,
+                               requests_per_minute, input_tokens_per_minute, output_tokens_per_minute,
+                               concurrent_requests, budget_day_micros, budget_month_micros)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+         returning *",
     )
     .bind(tenant.uuid())
     .bind(Uuid::now_v7())
@@ -71,15 +96,16 @@ pub(crate) async fn create(
     .bind(&new.display_name)
     .bind(new.role.as_str())
     .bind(new.expires_at)
-    .fetch_one(connection)
-    .await
-    .violations(|constraint| match constraint {
-        "api_keys_public_id_key" => {
-            Some(StoreError::AlreadyExists { what: Resource::ApiKey, name: new.public_id.clone() })
-        }
-        "api_keys_tenant_fkey" => Some(StoreError::not_found(Resource::Tenant, tenant)),
-        _ => None,
-    })?;
+    .bind(&new.models)
+    .bind(&new.methods);
+    let row =
+        bind_key_limits(query, &new.limits).fetch_one(connection).await.violations(|constraint| match constraint {
+            "api_keys_public_id_key" => {
+                Some(StoreError::AlreadyExists { what: Resource::ApiKey, name: new.public_id.clone() })
+            }
+            "api_keys_tenant_fkey" => Some(StoreError::not_found(Resource::Tenant, tenant)),
+            _ => None,
+        })?;
     read(&row)
 }
 
@@ -89,7 +115,7 @@ pub(crate) async fn get(
     public_id: &str,
 ) -> Result<ApiKey, StoreError> {
     let row = sqlx::query(
-        "select id, public_id, display_name, role, created_at, expires_at, revoked_at
+        "select *
            from api_keys where tenant_id = $1 and public_id = $2",
     )
     .bind(tenant.uuid())
@@ -107,7 +133,7 @@ pub(crate) async fn list(
 ) -> Result<PageOf<ApiKey>, StoreError> {
     let after = page.after(LIST)?.map(|key| Uuid::parse_str(&key)).transpose();
     let rows = sqlx::query(
-        "select id, public_id, display_name, role, created_at, expires_at, revoked_at
+        "select *
            from api_keys
           where tenant_id = $1 and ($2::uuid is null or id > $2)
           order by id
@@ -131,7 +157,7 @@ pub(crate) async fn revoke(
     let row = sqlx::query(
         "update api_keys set revoked_at = coalesce(revoked_at, now())
           where tenant_id = $1 and public_id = $2
-         returning id, public_id, display_name, role, created_at, expires_at, revoked_at",
+         returning *",
     )
     .bind(tenant.uuid())
     .bind(public_id)
@@ -153,7 +179,12 @@ pub(crate) async fn find(connection: &mut PgConnection, public_id: &str) -> Resu
         tenant: TenantId::new(row.try_get("tenant_id")?),
         tenant_slug: row.slug("tenant_slug")?,
         share_group: row.try_get("share_group")?,
-        limits: row.limits()?,
+        limits: row.tenant_limits()?,
+        key_limits: row.key_limits("key_")?,
+        models: row.try_get("models")?,
+        methods: row.try_get("methods")?,
+        share: row.share()?,
+        outage: row.outage()?,
     }))
 }
 
@@ -163,6 +194,9 @@ fn read(row: &PgRow) -> Result<ApiKey, StoreError> {
         public_id: row.try_get("public_id")?,
         display_name: row.try_get("display_name")?,
         role: role(row)?,
+        limits: row.key_limits("")?,
+        models: row.try_get("models")?,
+        methods: row.try_get("methods")?,
         created_at: row.try_get("created_at")?,
         expires_at: row.try_get("expires_at")?,
         revoked_at: row.try_get("revoked_at")?,

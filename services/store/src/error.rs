@@ -10,7 +10,7 @@ pub enum StoreError {
     NotFound { what: Resource, name: String },
     #[error("{what} `{name}` exists already")]
     AlreadyExists { what: Resource, name: String },
-    /// The alias has moved since its etag was read.
+    /// It has changed (an alias: moved) since its etag was read.
     #[error("{what} `{name}` was changed by somebody else")]
     Conflict { what: Resource, name: String },
     #[error("{0}")]
@@ -42,6 +42,7 @@ pub enum Resource {
     AdapterVersion,
     Alias,
     Model,
+    Plan,
 }
 
 impl Resource {
@@ -54,6 +55,7 @@ impl Resource {
             Self::AdapterVersion => "adapter version",
             Self::Alias => "alias",
             Self::Model => "model",
+            Self::Plan => "plan",
         }
     }
 }
@@ -79,6 +81,10 @@ pub enum Precondition {
     /// The last version with this content was deleted a moment ago, and its files are not gone yet.
     #[error("the files of an equal version are just being deleted: upload it again in a moment")]
     FilesBeingDeleted,
+    #[error("tenants still have this plan: give them another one first")]
+    PlanInUse,
+    #[error("the default plan stays: it is the plan of tenants that were given none")]
+    PlanIsDefault,
 }
 
 /// A stock that a tenant's limits bound.
@@ -156,10 +162,19 @@ fn is_unavailable(error: &sqlx::Error) -> bool {
 fn invalid_value(error: &sqlx::Error) -> Option<StoreError> {
     let error = error.as_database_error()?;
     let (field, rule) = match error.constraint() {
-        Some("tenants_display_name_length" | "api_keys_display_name_length" | "adapters_display_name_length") => {
-            ("display_name", "have at most 256 characters")
+        Some(
+            "tenants_display_name_length"
+            | "api_keys_display_name_length"
+            | "adapters_display_name_length"
+            | "plans_display_name_length",
+        ) => ("display_name", "have at most 256 characters"),
+        Some("tenants_limits_positive" | "plans_limits_positive" | "api_keys_limits_positive") => {
+            ("limits", "be above zero")
         }
-        Some("tenants_limits_positive") => ("limits", "be above zero"),
+        Some("tenants_budgets_exact" | "plans_budgets_exact" | "api_keys_budgets_exact") => {
+            ("limits", "have budgets below 2^53 micro-units")
+        }
+        Some("api_keys_scopes") => ("scopes", "be absent or name something"),
         // 22021: a character that the encoding has not, which in UTF-8 from Rust can only be NUL.
         _ if error.code().as_deref() == Some("22021") => ("text", "not contain NUL characters"),
         _ => return None,

@@ -16,8 +16,10 @@ mod blobs;
 mod config;
 mod connection;
 mod error;
+mod limits;
 mod migrations;
 mod page;
+mod plans;
 mod platform;
 mod rows;
 mod tenant;
@@ -31,6 +33,7 @@ pub use connection::Store;
 pub use error::{Precondition, Resource, Stock, StoreError};
 pub use migrations::migrate;
 pub use page::{Page, PageOf};
+pub use plans::{DEFAULT_PLAN, NewPlan, Plan, PlanFields};
 pub use platform::{DeleteTenant, Platform};
 pub use tenant::{
     Adapter, AdapterVersion, Alias, InsertedVersion, Model, NewVersion, ResolvedModel, TenantScope, UsedStock,

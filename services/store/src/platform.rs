@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use domain::{Slug, TenantId};
+use domain::{Slug, TenantId, TenantLimits};
 
 use crate::{
-    BlobDeletion, NewTenant, Page, PageOf, Precondition, Store, StoreError, Tenant, TenantFields, blobs,
-    connection::Scope, rows::ReadRow, tenants,
+    BlobDeletion, NewPlan, NewTenant, Page, PageOf, Plan, PlanFields, Precondition, Resource, Store, StoreError,
+    Tenant, TenantFields, blobs, connection::Scope, plans, rows::ReadRow, tenants,
 };
 
 #[derive(Clone, Debug)]
@@ -52,6 +52,20 @@ impl Platform {
             .await
     }
 
+    /// The tenant, and its limits with its plan's filled in.
+    pub async fn get_tenant_with_limits(&self, slug: &Slug) -> Result<(Tenant, TenantLimits), StoreError> {
+        self.store
+            .bounded(async {
+                let mut transaction = self.store.begin(Scope::Platform).await?;
+                let tenant = tenants::by_slug(&mut transaction, slug).await?;
+                let plan = plans::get(&mut transaction, &tenant.fields.plan).await?;
+                transaction.commit().await?;
+                let limits = tenant.fields.limits.or(plan.fields.limits);
+                Ok((tenant, limits))
+            })
+            .await
+    }
+
     /// By slug.
     pub async fn list_tenants(&self, page: &Page) -> Result<PageOf<Tenant>, StoreError> {
         self.store
@@ -64,16 +78,23 @@ impl Platform {
             .await
     }
 
-    /// Changes what `change` changes, against every other update in turn.
+    /// Changes what `change` changes, against every other update in turn. With an `etag` only if the tenant still has it.
+    ///
+    /// Errors: [`StoreError::NotFound`] for the tenant and its new plan, [`StoreError::Conflict`] for the etag.
     pub async fn update_tenant(
         &self,
         slug: &Slug,
+        etag: Option<&str>,
         change: impl FnOnce(&mut TenantFields) + Send,
     ) -> Result<Tenant, StoreError> {
         self.store
             .bounded(async {
                 let mut transaction = self.store.begin(Scope::Platform).await?;
-                let Tenant { id, mut fields, .. } = tenants::by_slug_for_update(&mut transaction, slug).await?;
+                let found = tenants::by_slug_for_update(&mut transaction, slug).await?;
+                if etag.is_some_and(|etag| etag != found.etag) {
+                    return Err(StoreError::conflict(Resource::Tenant, slug));
+                }
+                let Tenant { id, mut fields, .. } = found;
                 change(&mut fields);
                 let tenant = tenants::update(&mut transaction, id, &fields).await?;
                 transaction.commit().await?;
@@ -95,6 +116,72 @@ impl Platform {
                 }
                 delete_contents(&mut transaction, tenant).await?;
                 sqlx::query("delete from tenants where id = $1").bind(tenant.uuid()).execute(&mut *transaction).await?;
+                transaction.commit().await?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// Errors: [`StoreError::AlreadyExists`].
+    pub async fn create_plan(&self, new: NewPlan) -> Result<Plan, StoreError> {
+        self.store
+            .bounded(async {
+                let mut transaction = self.store.begin(Scope::Platform).await?;
+                let plan = plans::create(&mut transaction, &new).await?;
+                transaction.commit().await?;
+                Ok(plan)
+            })
+            .await
+    }
+
+    pub async fn get_plan(&self, slug: &Slug) -> Result<Plan, StoreError> {
+        self.store
+            .bounded(async {
+                let mut transaction = self.store.begin(Scope::Platform).await?;
+                let plan = plans::get(&mut transaction, slug).await?;
+                transaction.commit().await?;
+                Ok(plan)
+            })
+            .await
+    }
+
+    /// By slug.
+    pub async fn list_plans(&self, page: &Page) -> Result<PageOf<Plan>, StoreError> {
+        self.store
+            .bounded(async {
+                let mut transaction = self.store.begin(Scope::Platform).await?;
+                let plans = plans::list(&mut transaction, page).await?;
+                transaction.commit().await?;
+                Ok(plans)
+            })
+            .await
+    }
+
+    /// As [`Platform::update_tenant`].
+    pub async fn update_plan(
+        &self,
+        slug: &Slug,
+        etag: Option<&str>,
+        change: impl FnOnce(&mut PlanFields) + Send,
+    ) -> Result<Plan, StoreError> {
+        self.store
+            .bounded(async {
+                let mut transaction = self.store.begin(Scope::Platform).await?;
+                let Plan { mut fields, .. } = plans::lock(&mut transaction, slug, etag).await?;
+                change(&mut fields);
+                let plan = plans::update(&mut transaction, slug, &fields).await?;
+                transaction.commit().await?;
+                Ok(plan)
+            })
+            .await
+    }
+
+    /// Errors: [`StoreError::NotFound`], [`Precondition::PlanInUse`], [`Precondition::PlanIsDefault`].
+    pub async fn delete_plan(&self, slug: &Slug) -> Result<(), StoreError> {
+        self.store
+            .bounded(async {
+                let mut transaction = self.store.begin(Scope::Platform).await?;
+                plans::delete(&mut transaction, slug).await?;
                 transaction.commit().await?;
                 Ok(())
             })

@@ -1,8 +1,9 @@
 //! Reading our own types out of rows. A value that does not fit its type is a fault of ours or of whoever wrote the
 //! database by hand: it is reported, never guessed at.
 
-use domain::{Digest, Slug, TenantLimits};
+use domain::{Digest, Outage, Share, Slug};
 use sqlx::{Row, postgres::PgRow};
+use uuid::Uuid;
 
 use crate::StoreError;
 
@@ -12,7 +13,11 @@ pub(crate) trait ReadRow {
     fn optional_digest(&self, column: &str) -> Result<Option<Digest>, StoreError>;
     /// A count or size, which the schema keeps from being negative.
     fn count(&self, column: &str) -> Result<u64, StoreError>;
-    fn limits(&self) -> Result<TenantLimits, StoreError>;
+    /// A plan's part in the workers.
+    fn share(&self) -> Result<Share, StoreError>;
+    fn outage(&self) -> Result<Outage, StoreError>;
+    /// The text of column `revision`.
+    fn etag(&self) -> Result<String, StoreError>;
 }
 
 impl ReadRow for PgRow {
@@ -33,24 +38,24 @@ impl ReadRow for PgRow {
         u64::try_from(self.try_get::<i64, _>(column)?).map_err(StoreError::unreadable)
     }
 
-    fn limits(&self) -> Result<TenantLimits, StoreError> {
-        Ok(TenantLimits {
-            requests_per_minute: limit(self, "requests_per_minute")?,
-            tokens_per_minute: limit(self, "tokens_per_minute")?,
-            concurrent_requests: limit(self, "concurrent_requests")?,
-            adapters_max: limit(self, "adapters_max")?,
-            adapter_bytes_max: limit(self, "adapter_bytes_max")?,
-            adapter_rank_max: limit(self, "adapter_rank_max")?,
+    fn share(&self) -> Result<Share, StoreError> {
+        let part = |column| u32::try_from(self.try_get::<i64, _>(column)?).map_err(StoreError::unreadable);
+        Ok(Share {
+            weight: part("weight")?,
+            priority: part("priority")?,
+            kv_blocks_max: part("kv_blocks_max")?,
+            resident_adapters_max: part("resident_adapters_max")?,
+            waiting_requests_max: part("waiting_requests_max")?,
         })
     }
-}
 
-fn limit<T: TryFrom<i64>>(row: &PgRow, column: &str) -> Result<Option<T>, StoreError>
-where
-    T::Error: std::error::Error + Send + Sync + 'static,
-{
-    let value: Option<i64> = row.try_get(column)?;
-    value.map(T::try_from).transpose().map_err(StoreError::unreadable)
+    fn outage(&self) -> Result<Outage, StoreError> {
+        self.try_get::<String, _>("limits_outage")?.parse().map_err(StoreError::unreadable)
+    }
+
+    fn etag(&self) -> Result<String, StoreError> {
+        Ok(self.try_get::<Uuid, _>("revision")?.simple().to_string())
+    }
 }
 
 /// For a `bigint` column. What does not fit would be more than the world stores, and is kept as the most that fits.

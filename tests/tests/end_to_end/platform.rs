@@ -225,7 +225,8 @@ impl Platform {
 pub fn generous() -> v1::TenantLimits {
     v1::TenantLimits {
         requests_per_minute: 1_000_000,
-        tokens_per_minute: 1_000_000_000,
+        input_tokens_per_minute: 1_000_000_000,
+        output_tokens_per_minute: 1_000_000_000,
         concurrent_requests: 10_000,
         ..Default::default()
     }

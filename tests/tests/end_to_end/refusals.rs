@@ -56,7 +56,8 @@ async fn every_limit_of_a_tenant_can_be_hit_and_says_which_and_when() {
     let mut client = platform.inference().await;
     let cases = [
         ("requests", v1::TenantLimits { requests_per_minute: 2, ..generous() }),
-        ("tokens", v1::TenantLimits { tokens_per_minute: 120, ..generous() }),
+        ("input", v1::TenantLimits { input_tokens_per_minute: 60, ..generous() }),
+        ("output", v1::TenantLimits { output_tokens_per_minute: 48, ..generous() }),
     ];
     for (tenant, limits) in cases {
         let key = platform.tenant(&format!("by-{tenant}"), limits).await;

@@ -1,7 +1,9 @@
 //! `banyan key …`.
 
 use domain::{ApiKeyName, Slug, TenantName};
-use proto::v1::{ApiKey, CreateApiKeyRequest, GetApiKeyRequest, ListApiKeysRequest, RevokeApiKeyRequest, Role};
+use proto::v1::{
+    ApiKey, CreateApiKeyRequest, GetApiKeyRequest, KeyLimits, ListApiKeysRequest, RevokeApiKeyRequest, Role,
+};
 use serde_json::json;
 
 use crate::{
@@ -17,13 +19,25 @@ pub async fn key(args: KeyArgs, as_json: bool) -> Outcome {
     let admin = Admin::open(&args.connection).await?;
     let mut keys = admin.keys();
     match args.verb {
-        KeyVerb::Create { tenant, role, display_name } => {
+        KeyVerb::Create { tenant, role, display_name, model, method, limits } => {
             let role = match role {
                 RoleArg::Inference => Role::Inference,
                 RoleArg::TenantAdmin => Role::TenantAdmin,
             };
-            let api_key =
-                ApiKey { role: role.into(), display_name: display_name.unwrap_or_default(), ..ApiKey::default() };
+            let limits = KeyLimits {
+                requests_per_minute: limits.requests_per_minute,
+                input_tokens_per_minute: limits.input_tokens_per_minute,
+                output_tokens_per_minute: limits.output_tokens_per_minute,
+                concurrent_requests: limits.concurrent_requests,
+            };
+            let api_key = ApiKey {
+                role: role.into(),
+                display_name: display_name.unwrap_or_default(),
+                limits: Some(limits),
+                models: model,
+                methods: method,
+                ..ApiKey::default()
+            };
             let request = CreateApiKeyRequest { parent: parent(tenant), api_key: Some(api_key) };
             let created = keys.create_api_key(request).await?.into_inner();
             if as_json {

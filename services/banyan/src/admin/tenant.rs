@@ -2,13 +2,13 @@
 
 use prost_types::FieldMask;
 use proto::v1::{
-    CreateTenantRequest, DeleteTenantRequest, GetTenantRequest, ListTenantsRequest, Tenant, TenantLimits,
-    UpdateTenantRequest,
+    CreateTenantRequest, DeleteTenantRequest, GetTenantRequest, ListTenantsRequest, Tenant, UpdateTenantRequest,
 };
 use serde_json::json;
 
+use super::limits;
 use crate::{
-    cli::{LimitArgs, TenantArgs, TenantVerb},
+    cli::{TenantArgs, TenantVerb},
     client::Admin,
     failure::{Failure, Outcome},
     output::{self, Table, json, last_segment, time_text},
@@ -26,24 +26,27 @@ pub async fn tenant(args: TenantArgs, as_json: bool) -> Outcome {
             return Ok(());
         }
         TenantVerb::Show { tenant } => tenants.get_tenant(GetTenantRequest { name: name(tenant) }).await?,
-        TenantVerb::Create { tenant, display_name, limits } => {
+        TenantVerb::Create { tenant, display_name, plan, limits } => {
             let body = Tenant {
                 display_name: display_name.unwrap_or_default(),
-                limits: Some(wire(&limits)),
+                limits: Some(limits::wire(&limits)),
+                plan: plan_name(plan),
                 ..Tenant::default()
             };
             let request = CreateTenantRequest { tenant_id: tenant.to_string(), tenant: Some(body) };
             tenants.create_tenant(request).await?
         }
-        TenantVerb::Update { tenant, display_name, limits } => {
-            let paths = changed(display_name.as_deref(), &limits);
+        TenantVerb::Update { tenant, display_name, plan, limits } => {
+            let given = [("display_name", display_name.is_some()), ("plan", plan.is_some())];
+            let paths = [limits::paths(&given), limits::changed(&limits)].concat();
             if paths.is_empty() {
-                return Err(Failure::Usage("say what to change: --display-name or a limit".to_owned()));
+                return Err(Failure::Usage("say what to change: --display-name, --plan or a limit".to_owned()));
             }
             let body = Tenant {
                 name: name(tenant),
                 display_name: display_name.unwrap_or_default(),
-                limits: Some(wire(&limits)),
+                limits: Some(limits::wire(&limits)),
+                plan: plan_name(plan),
                 ..Tenant::default()
             };
             let request = UpdateTenantRequest { tenant: Some(body), update_mask: Some(FieldMask { paths }) };
@@ -57,28 +60,8 @@ fn name(tenant: domain::Slug) -> String {
     domain::TenantName { tenant }.to_string()
 }
 
-fn wire(limits: &LimitArgs) -> TenantLimits {
-    TenantLimits {
-        requests_per_minute: limits.requests_per_minute.unwrap_or(0),
-        tokens_per_minute: limits.tokens_per_minute.unwrap_or(0),
-        concurrent_requests: limits.concurrent_requests.unwrap_or(0),
-        adapters_max: limits.adapters_max.unwrap_or(0),
-        adapter_bytes_max: limits.adapter_bytes_max.unwrap_or(0),
-        adapter_rank_max: limits.adapter_rank_max.unwrap_or(0),
-    }
-}
-
-fn changed(display_name: Option<&str>, limits: &LimitArgs) -> Vec<String> {
-    let given = [
-        ("display_name", display_name.is_some()),
-        ("limits.requests_per_minute", limits.requests_per_minute.is_some()),
-        ("limits.tokens_per_minute", limits.tokens_per_minute.is_some()),
-        ("limits.concurrent_requests", limits.concurrent_requests.is_some()),
-        ("limits.adapters_max", limits.adapters_max.is_some()),
-        ("limits.adapter_bytes_max", limits.adapter_bytes_max.is_some()),
-        ("limits.adapter_rank_max", limits.adapter_rank_max.is_some()),
-    ];
-    given.into_iter().filter(|(_, given)| *given).map(|(path, _)| path.to_owned()).collect()
+fn plan_name(plan: Option<domain::Slug>) -> String {
+    plan.map(|plan| domain::PlanName { plan }.to_string()).unwrap_or_default()
 }
 
 async fn list(admin: &Admin, as_json: bool) -> Outcome {
@@ -96,11 +79,12 @@ async fn list(admin: &Admin, as_json: bool) -> Outcome {
         let tenants: Vec<_> = tenants.iter().map(json::tenant).collect();
         return Ok(output::print_json(&json!({ "tenants": tenants }))?);
     }
-    let mut table = Table::new(&["TENANT", "DISPLAY NAME", "CREATED"]);
+    let mut table = Table::new(&["TENANT", "DISPLAY NAME", "PLAN", "CREATED"]);
     for tenant in &tenants {
         table.row([
             last_segment(&tenant.name).to_owned(),
             tenant.display_name.clone(),
+            last_segment(&tenant.plan).to_owned(),
             time_text(tenant.create_time.as_ref()),
         ]);
     }
@@ -111,16 +95,10 @@ fn show(tenant: &Tenant, as_json: bool) -> Outcome {
     if as_json {
         return Ok(output::print_json(&json::tenant(tenant))?);
     }
-    let limits = tenant.limits.unwrap_or_default();
-    let number = |value: u64| if value == 0 { "default".to_owned() } else { value.to_string() };
     let mut table = Table::new(&["TENANT", last_segment(&tenant.name)]);
     table.row(["display name".into(), tenant.display_name.clone()]);
-    table.row(["requests per minute".into(), number(limits.requests_per_minute.into())]);
-    table.row(["tokens per minute".into(), number(limits.tokens_per_minute.into())]);
-    table.row(["concurrent requests".into(), number(limits.concurrent_requests.into())]);
-    table.row(["adapters".into(), number(limits.adapters_max.into())]);
-    table.row(["adapter bytes".into(), number(limits.adapter_bytes_max)]);
-    table.row(["adapter rank".into(), number(limits.adapter_rank_max.into())]);
+    table.row(["plan".into(), last_segment(&tenant.plan).to_owned()]);
+    limits::rows(&mut table, tenant.limits.unwrap_or_default(), "as its plan");
     table.row(["created".into(), time_text(tenant.create_time.as_ref())]);
     Ok(table.print()?)
 }

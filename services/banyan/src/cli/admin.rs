@@ -1,4 +1,4 @@
-//! Flags of `tenant`, `key` and `adapter`.
+//! Flags of `plan`, `tenant`, `key` and `adapter`.
 
 use std::path::PathBuf;
 
@@ -6,6 +6,98 @@ use clap::{Args, Subcommand, ValueEnum};
 use domain::{Digest, ModelName, Slug};
 
 use super::ConnectionArgs;
+
+const PLAN_HELP: &str = "\
+A plan holds what tenants share: limits for those that have none of their own, their part in each
+worker, and what becomes of their requests while Redis does not answer. `default` is the plan of
+tenants that were given none.
+
+Examples:
+  banyan plan create gold --weight 4 --output-tokens-per-minute 200000
+  banyan plan update default --requests-per-minute 60
+  banyan tenant update acme --plan gold";
+
+#[derive(Args, Debug)]
+#[command(after_help = PLAN_HELP)]
+pub struct PlanArgs {
+    #[command(subcommand)]
+    pub verb: PlanVerb,
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PlanVerb {
+    /// Create a plan.
+    Create {
+        /// 2 to 63 lower-case letters, digits and hyphens.
+        #[arg(value_name = "PLAN")]
+        plan: Slug,
+        #[command(flatten)]
+        terms: PlanTermsArgs,
+    },
+    /// List all plans.
+    List,
+    /// Show one plan.
+    Show {
+        #[arg(value_name = "PLAN")]
+        plan: Slug,
+    },
+    /// Change what is given, for all tenants of the plan; the rest stays.
+    Update {
+        #[arg(value_name = "PLAN")]
+        plan: Slug,
+        #[command(flatten)]
+        terms: PlanTermsArgs,
+    },
+    /// Delete a plan that no tenant has.
+    Delete {
+        #[arg(value_name = "PLAN")]
+        plan: Slug,
+    },
+}
+
+#[derive(Args, Clone, Debug, Default)]
+pub struct PlanTermsArgs {
+    /// For people.
+    #[arg(long, value_name = "TEXT")]
+    pub display_name: Option<String>,
+    /// What becomes of requests while the shared limits do not answer.
+    #[arg(long, value_enum)]
+    pub outage: Option<OutageArg>,
+    #[command(flatten)]
+    pub share: ShareArgs,
+    #[command(flatten)]
+    pub limits: LimitArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OutageArg {
+    /// They are refused.
+    Closed,
+    /// They go on; each gateway counts for itself.
+    Open,
+}
+
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Part of each tenant in each worker (0 is the worker's default)")]
+pub struct ShareArgs {
+    /// Service in proportion to other tenants' weights.
+    #[arg(long, value_name = "N")]
+    pub weight: Option<u32>,
+    /// Higher goes first.
+    #[arg(long, value_name = "N")]
+    pub priority: Option<u32>,
+    /// KV blocks held at the same time.
+    #[arg(long, value_name = "N")]
+    pub kv_blocks_max: Option<u32>,
+    /// Adapters resident at the same time.
+    #[arg(long, value_name = "N")]
+    pub resident_adapters_max: Option<u32>,
+    /// Requests that wait.
+    #[arg(long, value_name = "N")]
+    pub waiting_requests_max: Option<u32>,
+}
 
 const TENANT_HELP: &str = "\
 Examples:
@@ -32,6 +124,9 @@ pub enum TenantVerb {
         /// For people.
         #[arg(long, value_name = "TEXT")]
         display_name: Option<String>,
+        /// Its plan; `default` at first.
+        #[arg(long, value_name = "PLAN")]
+        plan: Option<Slug>,
         #[command(flatten)]
         limits: LimitArgs,
     },
@@ -49,6 +144,9 @@ pub enum TenantVerb {
         /// For people.
         #[arg(long, value_name = "TEXT")]
         display_name: Option<String>,
+        /// Its plan; `default` at first.
+        #[arg(long, value_name = "PLAN")]
+        plan: Option<Slug>,
         #[command(flatten)]
         limits: LimitArgs,
     },
@@ -62,15 +160,18 @@ pub enum TenantVerb {
     },
 }
 
-/// 0 means the platform's default.
+/// 0 means what stands behind: of a tenant its plan, of a plan the platform's default.
 #[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Limits (0 is the platform's default)")]
+#[command(next_help_heading = "Limits (0: a tenant has its plan's, a plan the platform's default)")]
 pub struct LimitArgs {
     #[arg(long, value_name = "N")]
     pub requests_per_minute: Option<u32>,
-    /// Prompt and answer together.
+    /// Of prompts.
     #[arg(long, value_name = "N")]
-    pub tokens_per_minute: Option<u32>,
+    pub input_tokens_per_minute: Option<u32>,
+    /// Of answers.
+    #[arg(long, value_name = "N")]
+    pub output_tokens_per_minute: Option<u32>,
     #[arg(long, value_name = "N")]
     pub concurrent_requests: Option<u32>,
     #[arg(long, value_name = "N")]
@@ -86,6 +187,7 @@ const KEY_HELP: &str = "\
 Examples:
   banyan key create --tenant acme                       prints the key, once
   banyan key create --tenant acme --role tenant-admin --display-name 'Ann'
+  banyan key create --tenant acme --model acme/claims --requests-per-minute 60
   banyan key revoke abcdef234567 --tenant acme";
 
 #[derive(Args, Debug)]
@@ -105,6 +207,22 @@ pub enum RoleArg {
     TenantAdmin,
 }
 
+/// Beside the tenant's.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Limits of the key alone, beside its tenant's (none by default)")]
+pub struct KeyLimitArgs {
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub requests_per_minute: u32,
+    /// Of prompts.
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub input_tokens_per_minute: u32,
+    /// Of answers.
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub output_tokens_per_minute: u32,
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub concurrent_requests: u32,
+}
+
 #[derive(Debug, Subcommand)]
 pub enum KeyVerb {
     /// Create a key; its secret is shown now and never again.
@@ -116,6 +234,14 @@ pub enum KeyVerb {
         /// For people.
         #[arg(long, value_name = "TEXT")]
         display_name: Option<String>,
+        /// A model that it may use: `base` or `<tenant>/<adapter>`; may be given several times. All by default.
+        #[arg(long, value_name = "MODEL")]
+        model: Vec<String>,
+        /// An RPC that it may call, such as `Generate`; may be given several times. All of its role by default.
+        #[arg(long, value_name = "RPC")]
+        method: Vec<String>,
+        #[command(flatten)]
+        limits: KeyLimitArgs,
     },
     /// List a tenant's keys (never their secrets).
     List {

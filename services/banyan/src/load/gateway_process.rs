@@ -204,7 +204,8 @@ fn settings(args: &LoadArgs, embedded: bool, folder: &TempDir) -> Vec<String> {
 async fn provide(admin: &Admin, tenant: &str) -> Result<String, Failure> {
     let limits = TenantLimits {
         requests_per_minute: 10_000_000,
-        tokens_per_minute: 1_000_000_000,
+        input_tokens_per_minute: 1_000_000_000,
+        output_tokens_per_minute: 1_000_000_000,
         concurrent_requests: 100_000,
         ..TenantLimits::default()
     };

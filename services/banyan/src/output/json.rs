@@ -2,35 +2,78 @@
 
 use prost_types::Timestamp;
 use proto::v1::{
-    Adapter, AdapterVersion, Alias, ApiKey, Finish, FinishReason, LoadReceipt, Model, Role, Tenant, Token,
+    Adapter, AdapterVersion, Alias, ApiKey, Finish, FinishReason, LoadReceipt, Model, Outage, Plan, Role, Tenant,
+    TenantLimits, Token,
 };
 use serde_json::{Value, json};
 
 use super::time_text;
 
+pub fn plan(plan: &Plan) -> Value {
+    let share = plan.share.unwrap_or_default();
+    json!({
+        "name": plan.name,
+        "display_name": plan.display_name,
+        "limits": limits(plan.limits.unwrap_or_default()),
+        "share": {
+            "weight": share.weight,
+            "priority": share.priority,
+            "kv_blocks_max": share.kv_blocks_max,
+            "resident_adapters_max": share.resident_adapters_max,
+            "waiting_requests_max": share.waiting_requests_max,
+        },
+        "outage": outage(plan.outage()),
+        "create_time": moment(plan.create_time.as_ref()),
+        "update_time": moment(plan.update_time.as_ref()),
+        "etag": plan.etag,
+    })
+}
+
+pub const fn outage(outage: Outage) -> &'static str {
+    match outage {
+        Outage::Unspecified | Outage::Closed => "closed",
+        Outage::Open => "open",
+    }
+}
+
 pub fn tenant(tenant: &Tenant) -> Value {
-    let limits = tenant.limits.unwrap_or_default();
     json!({
         "name": tenant.name,
         "display_name": tenant.display_name,
-        "limits": {
-            "requests_per_minute": limits.requests_per_minute,
-            "tokens_per_minute": limits.tokens_per_minute,
-            "concurrent_requests": limits.concurrent_requests,
-            "adapters_max": limits.adapters_max,
-            "adapter_bytes_max": limits.adapter_bytes_max,
-            "adapter_rank_max": limits.adapter_rank_max,
-        },
+        "plan": tenant.plan,
+        "limits": limits(tenant.limits.unwrap_or_default()),
         "create_time": moment(tenant.create_time.as_ref()),
         "update_time": moment(tenant.update_time.as_ref()),
+        "etag": tenant.etag,
+    })
+}
+
+fn limits(limits: TenantLimits) -> Value {
+    json!({
+        "requests_per_minute": limits.requests_per_minute,
+        "input_tokens_per_minute": limits.input_tokens_per_minute,
+        "output_tokens_per_minute": limits.output_tokens_per_minute,
+        "concurrent_requests": limits.concurrent_requests,
+        "adapters_max": limits.adapters_max,
+        "adapter_bytes_max": limits.adapter_bytes_max,
+        "adapter_rank_max": limits.adapter_rank_max,
     })
 }
 
 pub fn api_key(key: &ApiKey) -> Value {
+    let limits = key.limits.unwrap_or_default();
     json!({
         "name": key.name,
         "display_name": key.display_name,
         "role": role(key.role()),
+        "limits": {
+            "requests_per_minute": limits.requests_per_minute,
+            "input_tokens_per_minute": limits.input_tokens_per_minute,
+            "output_tokens_per_minute": limits.output_tokens_per_minute,
+            "concurrent_requests": limits.concurrent_requests,
+        },
+        "models": key.models,
+        "methods": key.methods,
         "create_time": moment(key.create_time.as_ref()),
         "expire_time": moment(key.expire_time.as_ref()),
         "revoke_time": moment(key.revoke_time.as_ref()),
@@ -146,6 +189,7 @@ pub fn finish(finish: &Finish) -> Value {
             "request_id": receipt.request_id,
         },
         "seed": finish.seed,
+        "limits": finish.limits,
     })
 }
 

@@ -8,9 +8,8 @@ use anyhow::Context as _;
 use chassis::{config, shutdown::Shutdown};
 use gateway::{
     Backends, Gateway, GatewayConfig, RunningGateway,
-    limits::{InProcessLimits, RateLimits, RedisLimits},
+    limits::{InProcessLimits, RateLimits},
 };
-use std::time::Duration;
 use store::{Store, StoreConfig};
 use worker::{RunningWorker, Worker, WorkerConfig};
 
@@ -177,8 +176,7 @@ fn gateway_config(
 
 fn limits(args: &UpArgs, config: &GatewayConfig) -> anyhow::Result<Arc<dyn RateLimits>> {
     let Some(url) = &args.redis else { return Ok(Arc::new(InProcessLimits::default())) };
-    let timeout = Duration::from_millis(config.limits.redis_timeout_ms);
-    Ok(Arc::new(RedisLimits::new(url, &config.limits.redis_prefix, timeout).context("Redis")?))
+    Ok(Arc::new(gateway::shared_limits(url, &config.limits).context("Redis")?))
 }
 
 fn options(config: &GatewayConfig) -> Vec<(String, String)> {

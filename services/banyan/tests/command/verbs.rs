@@ -60,6 +60,35 @@ fn a_tenant_gets_a_key_uploads_promotes_rolls_back_and_is_deleted() {
 }
 
 #[test]
+fn a_plan_holds_what_its_tenants_have_not_of_their_own_and_a_key_holds_less() {
+    let data = tempfile::tempdir().expect("folder");
+    let (platform, _) = Platform::start(data.path(), &[]);
+    platform.run(&["plan", "create", "gold", "--weight", "4", "--requests-per-minute", "2", "--outage", "open"]).ok();
+    platform.run(&["tenant", "create", "acme", "--plan", "gold"]).ok();
+    assert_eq!(platform.run(&["tenant", "show", "acme", "--json"]).json()["plan"], "plans/gold");
+    let key = platform.run(&["key", "create", "--tenant", "acme", "--model", "base"]).ok();
+    let ask = || platform.run(&["generate", "-m", "base", "--key", key.trim(), "--max-tokens", "2", QUESTION]);
+    assert_eq!((ask().code, ask().code), (0, 0));
+    let third = ask();
+    assert_eq!(third.code, 5, "{third:?}");
+    assert!(third.err.contains("requests_per_minute"), "{third:?}");
+    let elsewhere = platform.run(&["generate", "-m", "acme/claims", "--key", key.trim(), QUESTION]);
+    assert_eq!(elsewhere.code, 4, "{elsewhere:?}");
+
+    assert_eq!(platform.run(&["plan", "update", "gold"]).code, 2, "nothing to change");
+    platform.run(&["plan", "update", "gold", "--weight", "5"]).ok();
+    let shown = platform.run(&["plan", "show", "gold", "--json"]).json();
+    assert_eq!((&shown["share"]["weight"], &shown["limits"]["requests_per_minute"]), (&5.into(), &2.into()));
+    assert_eq!(shown["outage"], "open");
+    assert_eq!(platform.run(&["plan", "delete", "gold"]).code, 1, "acme has it");
+    platform.run(&["tenant", "update", "acme", "--plan", "default"]).ok();
+    platform.run(&["plan", "delete", "gold"]).ok();
+    assert_eq!(platform.run(&["plan", "delete", "default"]).code, 1);
+    assert!(platform.run(&["plan", "list"]).ok().contains("default"));
+    platform.stop();
+}
+
+#[test]
 fn an_answer_as_json_says_what_made_it_and_a_seed_repeats_it() {
     let data = tempfile::tempdir().expect("folder");
     let (platform, _) = Platform::start(data.path(), &[]);

@@ -1,6 +1,6 @@
 //! `banyan.v1.ApiKeyService`.
 
-use domain::{ApiKeyName, ApiKeyText, Limits, Role, Slug, TenantName};
+use domain::{ApiKeyName, ApiKeyText, Limits, ModelName, Role, Slug, TenantName};
 use proto::v1::{self, api_key_service_server::ApiKeyService};
 use store::{ApiKey, NewApiKey, Store};
 use time::OffsetDateTime;
@@ -8,11 +8,15 @@ use tonic::{Request, Response, Status};
 
 use super::reach;
 use crate::{
+    access,
     auth::KeyHasher,
     edge::answer,
     parse::{self, Violations, wire_time},
     store_fault::StoreFault as _,
 };
+
+/// Models, or methods, that one key names.
+const SCOPES_MAX: usize = 64;
 
 pub struct ApiKeys {
     store: Store,
@@ -49,6 +53,8 @@ impl ApiKeyService for ApiKeys {
             let expires_at = wire.expire_time.and_then(|time| parse::timestamp(&mut violations, field, &time));
             let future = expires_at.is_none_or(|at| at > OffsetDateTime::now_utc());
             violations.require(field, future, "must be in the future");
+            let models = read_models(&mut violations, wire.models);
+            let methods = read_methods(&mut violations, wire.methods);
             let (parent, role) = violations.check(parent.zip(role))?;
             let tenant = reach(&self.store, &session, &parent.tenant, "tenant", &parent, self.defaults).await?;
 
@@ -60,6 +66,9 @@ impl ApiKeyService for ApiKeys {
                 secret_hash: self.hasher.hash(key.secret()),
                 display_name: wire.display_name,
                 role,
+                limits: parse::key_limits(&wire.limits.unwrap_or_default()),
+                models,
+                methods,
                 expires_at,
             };
             let made = tenant.rows.create_api_key(new).await.map_err(|error| error.fault(&parent))?;
@@ -105,6 +114,30 @@ impl ApiKeyService for ApiKeys {
     }
 }
 
+/// Names of models; none of them means all.
+fn read_models(violations: &mut Violations, models: Vec<String>) -> Option<Vec<String>> {
+    let field = "api_key.models";
+    violations.require(field, models.len() <= SCOPES_MAX, format!("must be at most {SCOPES_MAX}"));
+    for model in models.iter().take(SCOPES_MAX) {
+        if let Some(name) = violations.parse::<ModelName>(field, model) {
+            // Otherwise `<adapter>@live` would read as every version of the adapter.
+            violations.require(field, name.to_string() == *model, format!("must be written `{name}`"));
+        }
+    }
+    (!models.is_empty()).then_some(models)
+}
+
+/// Names of RPCs that an API key can call; none of them means all.
+fn read_methods(violations: &mut Violations, methods: Vec<String>) -> Option<Vec<String>> {
+    let field = "api_key.methods";
+    violations.require(field, methods.len() <= SCOPES_MAX, format!("must be at most {SCOPES_MAX}"));
+    for method in methods.iter().take(SCOPES_MAX) {
+        let shown: String = method.chars().take(64).collect();
+        violations.require(field, access::is_method(method), format!("`{shown}` is not an RPC, such as `Generate`"));
+    }
+    (!methods.is_empty()).then_some(methods)
+}
+
 fn wire_key(tenant: &Slug, key: ApiKey) -> v1::ApiKey {
     let role = match key.role {
         Role::Inference => v1::Role::Inference,
@@ -117,5 +150,8 @@ fn wire_key(tenant: &Slug, key: ApiKey) -> v1::ApiKey {
         create_time: Some(wire_time(key.created_at)),
         expire_time: key.expires_at.map(wire_time),
         revoke_time: key.revoked_at.map(wire_time),
+        limits: Some(parse::wire_key_limits(key.limits)),
+        models: key.models.unwrap_or_default(),
+        methods: key.methods.unwrap_or_default(),
     }
 }

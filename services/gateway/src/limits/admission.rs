@@ -2,11 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use domain::{Fault, Reason, RequestId, TenantId};
+use domain::{Fault, Reason};
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::{Ask, Denied, RateLimits};
+use super::{Ask, Denied, Extended, LimitsUnavailable, RateLimits, Used};
 use crate::inbox;
 
 /// Settles and renewals under way at the same time.
@@ -23,23 +23,22 @@ pub struct Admission {
 #[must_use]
 pub struct Reservation {
     lease: Lease,
-    used: u64,
+    granted: u32,
+    used: Used,
     open: bool,
 }
 
-/// What a reservation expires without. Renewing one that is settled changes nothing.
+/// What a reservation expires without. Renewing or extending one that is settled changes nothing.
 #[derive(Clone)]
 pub struct Lease {
     admission: Admission,
-    tenant: TenantId,
-    id: RequestId,
-    duration: Duration,
+    ask: Arc<Ask>,
 }
 
 /// What is done for a reservation in the background.
 enum Errand {
-    Settle { tenant: TenantId, id: RequestId, used: u64 },
-    Renew { tenant: TenantId, id: RequestId, lease: Duration },
+    Settle(Arc<Ask>, Used),
+    Renew(Arc<Ask>),
 }
 
 impl Admission {
@@ -57,19 +56,20 @@ impl Admission {
     /// Charges what is asked for, or refuses with every limit that is in the way.
     pub async fn reserve(&self, ask: Ask) -> Result<Reservation, Fault> {
         // The reservation exists before the answer does: should this call be dropped or time out, it may have charged.
-        let mut reservation = Reservation {
-            lease: Lease { admission: self.clone(), tenant: ask.tenant, id: ask.id, duration: ask.lease },
-            used: 0,
-            open: true,
-        };
+        let lease = Lease { admission: self.clone(), ask: Arc::new(ask) };
+        let mut reservation = Reservation { lease, granted: 0, used: Used::default(), open: true };
+        let ask = Arc::clone(&reservation.lease.ask);
         match self.limits.reserve(&ask).await {
-            Ok(()) => Ok(reservation),
+            Ok(granted) => {
+                reservation.granted = granted;
+                Ok(reservation)
+            }
             Err(Denied::Refused(refusal)) => {
                 reservation.open = false;
                 Err(refusal.fault(&ask))
             }
             Err(Denied::Unavailable(error)) => {
-                tracing::error!(%error, "rate limits unavailable, request refused");
+                tracing::warn!(%error, "rate limits unavailable, request refused");
                 Err(Fault::new(Reason::BackendUnavailable, "the rate limits cannot be checked now")
                     .retry_after(Duration::from_secs(1)))
             }
@@ -78,9 +78,14 @@ impl Admission {
 }
 
 impl Reservation {
-    /// Says how many tokens have been used so far, all together.
-    pub fn used(&mut self, tokens: u64) {
-        self.used = tokens;
+    /// Says what has been used so far, all together.
+    pub fn used(&mut self, used: Used) {
+        self.used = used;
+    }
+
+    /// Tokens of the answer that may be generated before it is extended.
+    pub const fn granted(&self) -> u32 {
+        self.granted
     }
 
     pub const fn lease(&self) -> &Lease {
@@ -90,20 +95,24 @@ impl Reservation {
     /// Settles now, so that the slot is free when this returns. If the limits do not answer, it is tried once more in the
     /// background.
     pub async fn settle(mut self) {
-        let Lease { admission, tenant, id, .. } = &self.lease;
-        match admission.limits.settle(*tenant, *id, self.used).await {
+        let Lease { admission, ask } = &self.lease;
+        match admission.limits.settle(ask, self.used).await {
             Ok(_) => self.open = false,
-            Err(error) => tracing::warn!(request_id = %id, %error, "not settled yet"),
+            Err(error) => tracing::warn!(request_id = %ask.id, %error, "not settled yet"),
         }
     }
 }
 
 impl Lease {
+    /// Asks for more tokens of the answer, until it has `total` in all.
+    pub async fn extend(&self, total: u32) -> Result<Extended, LimitsUnavailable> {
+        self.admission.limits.extend(&self.ask, total).await
+    }
+
     /// Begins anew, in the background.
     pub fn renew(&self) {
-        let errand = Errand::Renew { tenant: self.tenant, id: self.id, lease: self.duration };
-        if self.admission.errands.try_send(errand).is_err() {
-            tracing::warn!(request_id = %self.id, "lease not renewed: too many errands");
+        if self.admission.errands.try_send(Errand::Renew(Arc::clone(&self.ask))).is_err() {
+            tracing::warn!(request_id = %self.ask.id, "lease not renewed: too many errands");
         }
     }
 
@@ -126,20 +135,19 @@ impl Drop for Reservation {
         if !self.open {
             return;
         }
-        let Lease { admission, tenant, id, .. } = &self.lease;
-        let errand = Errand::Settle { tenant: *tenant, id: *id, used: self.used };
-        if admission.errands.try_send(errand).is_err() {
-            tracing::warn!(request_id = %id, "not settled: too many errands; its lease will expire");
+        let Lease { admission, ask } = &self.lease;
+        if admission.errands.try_send(Errand::Settle(Arc::clone(ask), self.used)).is_err() {
+            tracing::warn!(request_id = %ask.id, "not settled: too many errands; its lease will expire");
         }
     }
 }
 
 async fn run_errand(limits: &dyn RateLimits, errand: Errand) {
-    let (id, outcome) = match errand {
-        Errand::Settle { tenant, id, used } => (id, limits.settle(tenant, id, used).await),
-        Errand::Renew { tenant, id, lease } => (id, limits.renew(tenant, id, lease).await),
+    let (ask, outcome) = match errand {
+        Errand::Settle(ask, used) => (Arc::clone(&ask), limits.settle(&ask, used).await),
+        Errand::Renew(ask) => (Arc::clone(&ask), limits.renew(&ask).await),
     };
     if let Err(error) = outcome {
-        tracing::warn!(request_id = %id, %error, "reservation left to its lease");
+        tracing::warn!(request_id = %ask.id, %error, "reservation left to its lease");
     }
 }

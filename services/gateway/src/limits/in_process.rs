@@ -1,17 +1,18 @@
 //! Rate limits for one gateway alone, kept in its memory. With more than one gateway the limits belong in Redis.
 
+mod counts;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use domain::{RequestId, TenantId};
+use domain::{ApiKeyId, RequestId, TenantId};
 use futures::future::{self, BoxFuture};
 
-use super::{
-    Ask, CONCURRENCY_RETRY_MS, Denied, Exceeded, Limit, LimitsUnavailable, RateLimits, Refusal, SLOT_MS, WINDOW_SLOTS,
-};
+use super::{Ask, Denied, Extended, Limit, LimitsUnavailable, Rate, RateLimits, Rates, Refusal, SLOT_MS, Scope, Used};
+use counts::Counts;
 
 /// Calls between two looks for tenants about whom nothing is left to remember.
 const SWEEP_EVERY: u32 = 1_024;
@@ -27,26 +28,27 @@ type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 #[derive(Default)]
 struct Book {
-    tenants: HashMap<TenantId, Counts>,
+    tenants: HashMap<TenantId, Tenant>,
     calls: u32,
 }
 
 #[derive(Default)]
-struct Counts {
-    requests: Window,
-    tokens: Window,
+struct Tenant {
+    own: Counts,
+    /// Of keys that have limits of their own.
+    keys: HashMap<ApiKeyId, Counts>,
     reservations: HashMap<RequestId, Held>,
     /// The same reservations by expiry.
     leases: BTreeMap<u64, HashSet<RequestId>>,
 }
 
-/// Amounts by slot.
-#[derive(Default)]
-struct Window(BTreeMap<u64, u64>);
-
 struct Held {
+    /// The key, if its limits were charged too.
+    key: Option<ApiKeyId>,
     slot: u64,
-    tokens: u64,
+    input: u64,
+    /// Slot and tokens of each grant.
+    grants: Vec<(u64, u64)>,
     expires_ms: u64,
 }
 
@@ -64,147 +66,160 @@ impl InProcessLimits {
     }
 
     /// Runs `act` on a tenant's counts, without what has expired by now.
-    fn on<T>(&self, tenant: TenantId, act: impl FnOnce(&mut Counts, u64) -> T) -> T {
+    fn on<T>(&self, ask: &Ask, act: impl FnOnce(&mut Tenant, u64) -> T) -> T {
         let now = (self.clock)();
         let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
         book.calls += 1;
         if book.calls >= SWEEP_EVERY {
             book.calls = 0;
-            book.tenants.retain(|_, counts| {
-                counts.drop_expired(now);
-                !counts.is_empty()
+            book.tenants.retain(|_, tenant| {
+                tenant.drop_expired(now);
+                tenant.keys.retain(|_, counts| !counts.is_empty());
+                !(tenant.own.is_empty() && tenant.keys.is_empty() && tenant.reservations.is_empty())
             });
         }
-        let counts = book.tenants.entry(tenant).or_default();
-        counts.drop_expired(now);
-        act(counts, now)
+        let tenant = book.tenants.entry(ask.tenant).or_default();
+        tenant.drop_expired(now);
+        act(tenant, now)
     }
 }
 
 impl RateLimits for InProcessLimits {
-    fn reserve<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Result<(), Denied>> {
-        let answer = self.on(ask.tenant, |counts, now| counts.reserve(ask, now)).map_err(Denied::Refused);
+    fn reserve<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Result<u32, Denied>> {
+        let answer = self.on(ask, |tenant, now| tenant.reserve(ask, now)).map_err(Denied::Refused);
         Box::pin(future::ready(answer))
     }
 
-    fn settle(&self, tenant: TenantId, id: RequestId, used: u64) -> BoxFuture<'_, Result<bool, LimitsUnavailable>> {
-        Box::pin(future::ready(Ok(self.on(tenant, |counts, now| counts.settle(id, used, now)))))
+    fn extend<'a>(&'a self, ask: &'a Ask, total: u32) -> BoxFuture<'a, Result<Extended, LimitsUnavailable>> {
+        Box::pin(future::ready(Ok(self.on(ask, |tenant, now| tenant.extend(ask, total.into(), now)))))
     }
 
-    fn renew(
-        &self,
-        tenant: TenantId,
-        id: RequestId,
-        lease: Duration,
-    ) -> BoxFuture<'_, Result<bool, LimitsUnavailable>> {
-        Box::pin(future::ready(Ok(self.on(tenant, |counts, now| counts.renew(id, now + millis(lease))))))
+    fn settle<'a>(&'a self, ask: &'a Ask, used: Used) -> BoxFuture<'a, Result<bool, LimitsUnavailable>> {
+        Box::pin(future::ready(Ok(self.on(ask, |tenant, now| tenant.settle(ask.id, used, now)))))
+    }
+
+    fn renew<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Result<bool, LimitsUnavailable>> {
+        Box::pin(future::ready(Ok(self.on(ask, |tenant, now| tenant.renew(ask.id, now + millis(ask.lease))))))
     }
 }
 
-impl Counts {
-    fn reserve(&mut self, ask: &Ask, now: u64) -> Result<(), Refusal> {
-        if self.reservations.contains_key(&ask.id) {
-            return Ok(());
+impl Tenant {
+    fn reserve(&mut self, ask: &Ask, now: u64) -> Result<u32, Refusal> {
+        if let Some(held) = self.reservations.get(&ask.id) {
+            return Ok(saturated(held.granted()));
         }
-        let exceeded: Vec<_> = [
-            self.requests.exceeded(Limit::RequestsPerMinute, 1, ask.requests_per_minute, now),
-            self.tokens.exceeded(Limit::TokensPerMinute, ask.tokens.into(), ask.tokens_per_minute, now),
-            self.slots_exceeded(ask.concurrent_requests, now),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
+        let key = ask.of_key.any().then_some(ask.key);
+        let mut exceeded = self.own.exceeded(Scope::Tenant, &ask.of_tenant, ask.input_tokens, now);
+        if let Some(key) = key {
+            let counts = self.keys.entry(key).or_default();
+            exceeded.extend(counts.exceeded(Scope::Key, &ask.of_key, ask.input_tokens, now));
+        }
         if !exceeded.is_empty() {
             return Err(Refusal { exceeded });
         }
-        let (slot, tokens, expires_ms) = (now / SLOT_MS, u64::from(ask.tokens), now + millis(ask.lease));
-        self.requests.add(slot, 1);
-        self.tokens.add(slot, tokens);
+        let (slot, input, expires_ms) = (now / SLOT_MS, u64::from(ask.input_tokens), now + millis(ask.lease));
+        let rooms = self.rooms(key, ask);
+        let granted = rooms.into_iter().fold(u64::from(ask.output_tokens), |granted, (_, room)| granted.min(room));
+        for counts in self.scopes(key) {
+            counts.requests.add(slot, 1);
+            counts.input.add(slot, input);
+            counts.output.add(slot, granted);
+            *counts.leases.entry(expires_ms).or_default() += 1;
+        }
         self.leases.entry(expires_ms).or_default().insert(ask.id);
-        self.reservations.insert(ask.id, Held { slot, tokens, expires_ms });
-        Ok(())
+        self.reservations.insert(ask.id, Held { key, slot, input, grants: vec![(slot, granted)], expires_ms });
+        Ok(saturated(granted))
     }
 
-    fn settle(&mut self, id: RequestId, used: u64, now: u64) -> bool {
+    fn extend(&mut self, ask: &Ask, total: u64, now: u64) -> Extended {
+        let Some(held) = self.reservations.get(&ask.id) else { return Extended::Unknown };
+        let (key, granted, slot) = (held.key, held.granted(), now / SLOT_MS);
+        let wanted = total.saturating_sub(granted);
+        let rooms = if wanted > 0 { self.rooms(key, ask) } else { Vec::new() };
+        let more = rooms.iter().fold(wanted, |more, (_, room)| more.min(*room));
+        let rate = Rate::OutputTokensPerMinute;
+        let stopped_by = rooms.iter().filter(|(_, room)| *room < wanted);
+        let stopped_by = stopped_by.map(|(scope, _)| Limit { scope: *scope, rate }).collect();
+        if more > 0 {
+            self.scopes(key).for_each(|counts| counts.output.add(slot, more));
+            self.reservations.entry(ask.id).and_modify(|held| held.grants.push((slot, more)));
+        }
+        Extended::Granted { total: saturated(granted + more), stopped_by }
+    }
+
+    fn settle(&mut self, id: RequestId, used: Used, now: u64) -> bool {
         let Some(held) = self.reservations.remove(&id) else { return false };
-        self.end_lease(id, held.expires_ms);
-        if held.slot + WINDOW_SLOTS > now / SLOT_MS {
-            self.tokens.replace(held.slot, held.tokens, used);
+        self.end_lease(id, held.key, held.expires_ms);
+        let slot_now = now / SLOT_MS;
+        for counts in self.scopes(held.key) {
+            counts.input.correct(held.slot, held.input, used.input, slot_now);
+            let mut left = used.output;
+            for &(slot, amount) in &held.grants {
+                let used = left.min(amount);
+                counts.output.correct(slot, amount, used, slot_now);
+                left -= used;
+            }
+            counts.output.add(slot_now, left);
         }
         true
     }
 
     fn renew(&mut self, id: RequestId, expires_ms: u64) -> bool {
         let Some(held) = self.reservations.get_mut(&id) else { return false };
-        let before = std::mem::replace(&mut held.expires_ms, expires_ms);
-        self.end_lease(id, before);
+        let (key, before) = (held.key, std::mem::replace(&mut held.expires_ms, expires_ms));
+        self.end_lease(id, key, before);
+        self.scopes(key).for_each(|counts| *counts.leases.entry(expires_ms).or_default() += 1);
         self.leases.entry(expires_ms).or_default().insert(id);
         true
     }
 
-    fn end_lease(&mut self, id: RequestId, expires_ms: u64) {
+    /// The tenant's counts, and those of a key that is counted.
+    fn scopes(&mut self, key: Option<ApiKeyId>) -> impl Iterator<Item = &mut Counts> {
+        let Self { own, keys, .. } = self;
+        std::iter::once(own).chain(key.map(|key| keys.entry(key).or_default()))
+    }
+
+    /// Output tokens that each scope has room for.
+    fn rooms(&self, key: Option<ApiKeyId>, ask: &Ask) -> Vec<(Scope, u64)> {
+        let room = |counts: &Counts, rates: Rates| {
+            let most = rates.output_tokens_per_minute.map_or(u64::MAX, u64::from);
+            most.saturating_sub(counts.output.sum())
+        };
+        let of_key = key.and_then(|key| self.keys.get(&key)).map(|counts| (Scope::Key, room(counts, ask.of_key)));
+        [(Scope::Tenant, room(&self.own, ask.of_tenant))].into_iter().chain(of_key).collect()
+    }
+
+    fn end_lease(&mut self, id: RequestId, key: Option<ApiKeyId>, expires_ms: u64) {
         if let Some(ids) = self.leases.get_mut(&expires_ms) {
             ids.remove(&id);
             if ids.is_empty() {
                 self.leases.remove(&expires_ms);
             }
         }
-    }
-
-    fn slots_exceeded(&self, most: u32, now: u64) -> Option<Exceeded> {
-        let over = (self.reservations.len() as u64 + 1).checked_sub(most.into()).filter(|over| *over > 0)?;
-        let first = self.leases.keys().next().map_or(CONCURRENCY_RETRY_MS, |expires_ms| expires_ms - now);
-        let retry_after = Some(Duration::from_millis(first.min(CONCURRENCY_RETRY_MS)));
-        Some(Exceeded { limit: Limit::ConcurrentRequests, over, retry_after })
+        self.scopes(key).for_each(|counts| counts.end_lease(expires_ms));
     }
 
     fn drop_expired(&mut self, now: u64) {
         while let Some(lease) = self.leases.first_entry().filter(|lease| *lease.key() <= now) {
+            let expires_ms = *lease.key();
             for id in lease.remove() {
-                self.reservations.remove(&id);
+                let held = self.reservations.remove(&id);
+                self.scopes(held.and_then(|held| held.key)).for_each(|counts| counts.end_lease(expires_ms));
             }
         }
-        self.requests.drop_passed(now);
-        self.tokens.drop_passed(now);
-    }
-
-    fn is_empty(&self) -> bool {
-        self.reservations.is_empty() && self.requests.0.is_empty() && self.tokens.0.is_empty()
+        let Self { own, keys, .. } = self;
+        std::iter::once(own).chain(keys.values_mut()).for_each(|counts| counts.drop_passed(now));
     }
 }
 
-impl Window {
-    /// By how much `amount` more would be above `most`, if so. Expects that passed slots are gone.
-    fn exceeded(&self, limit: Limit, amount: u64, most: u32, now: u64) -> Option<Exceeded> {
-        let most = u64::from(most);
-        let sum: u64 = self.0.values().sum();
-        let over = (sum + amount).checked_sub(most).filter(|over| *over > 0)?;
-        let mut freed = 0;
-        let roomy = self.0.iter().find(|(_, amount)| {
-            freed += **amount;
-            freed >= over
-        });
-        let retry_after = roomy
-            .filter(|_| amount <= most)
-            .map(|(slot, _)| Duration::from_millis((slot + WINDOW_SLOTS) * SLOT_MS - now));
-        Some(Exceeded { limit, over, retry_after })
+impl Held {
+    fn granted(&self) -> u64 {
+        self.grants.iter().map(|(_, amount)| amount).sum()
     }
+}
 
-    fn add(&mut self, slot: u64, amount: u64) {
-        *self.0.entry(slot).or_default() += amount;
-    }
-
-    fn replace(&mut self, slot: u64, before: u64, after: u64) {
-        let amount = self.0.entry(slot).or_default();
-        *amount = amount.saturating_sub(before) + after;
-    }
-
-    fn drop_passed(&mut self, now: u64) {
-        let slot = now / SLOT_MS;
-        while self.0.first_key_value().is_some_and(|(oldest, _)| oldest + WINDOW_SLOTS <= slot) {
-            self.0.pop_first();
-        }
-    }
+fn saturated(tokens: u64) -> u32 {
+    u32::try_from(tokens).unwrap_or(u32::MAX)
 }
 
 fn millis(duration: Duration) -> u64 {

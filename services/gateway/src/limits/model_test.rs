@@ -9,45 +9,81 @@ use std::{
     time::{Duration, Instant},
 };
 
-use domain::{RequestId, TenantId};
+use domain::{ApiKeyId, Outage, RequestId, TenantId};
 use proptest::prelude::*;
 use tests::redis::{RedisServer, TestRedis};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Admission, Ask, Denied, Exceeded, InProcessLimits, Limit, RateLimits, RedisLimits, Refusal};
+use super::{
+    Admission, Ask, Denied, Exceeded, Extended, InProcessLimits, Limit, OutageLimits, Rate, RateLimits, Rates,
+    RedisLimits, Refusal, Scope, Used,
+};
 
 #[derive(Clone, Debug)]
 enum Op {
-    Reserve { tenant: u128, id: u128, tokens: u32, per_minute: u32, tokens_max: u32, at_once: u32, lease_ms: u64 },
-    Settle { tenant: u128, id: u128, used: u64 },
-    Renew { tenant: u128, id: u128, lease_ms: u64 },
+    Reserve(Asked),
+    Extend { ask: Asked, total: u32 },
+    Settle { ask: Asked, used: Used },
+    Renew(Asked),
     Wait { ms: u64 },
+}
+
+/// A request of one of two tenants, each with two keys.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    tenant: u128,
+    key: u128,
+    id: u128,
+    input: u32,
+    output: u32,
+    of_tenant: Rates,
+    of_key: Rates,
+    lease_ms: u64,
 }
 
 #[derive(Debug, PartialEq)]
 enum Answer {
-    Reserved(Result<(), Denied>),
+    Reserved(Result<u32, Denied>),
+    Extended(Extended),
     Known(bool),
     Waited,
 }
 
-fn op() -> impl Strategy<Value = Op> {
-    let reserve = (0..2u128, 0..8u128, 0..60u32, 1..6u32, 1..100u32, 1..4u32, 1..90_000u64).prop_map(
-        |(tenant, id, tokens, per_minute, tokens_max, at_once, lease_ms)| Op::Reserve {
+fn rates() -> impl Strategy<Value = Rates> {
+    let limit = |most: u32| prop_oneof![1 => Just(None), 3 => (1..most).prop_map(Some)];
+    (limit(6), limit(100), limit(80), limit(4)).prop_map(|(requests, input, output, at_once)| Rates {
+        requests_per_minute: requests,
+        input_tokens_per_minute: input,
+        output_tokens_per_minute: output,
+        concurrent_requests: at_once,
+    })
+}
+
+fn asked() -> impl Strategy<Value = Asked> {
+    let of_key = prop_oneof![Just(Rates::default()), rates()];
+    (0..2u128, 0..8u128, 0..60u32, 1..60u32, rates(), of_key, 1..90_000u64).prop_map(
+        |(tenant, id, input, output, of_tenant, of_key, lease_ms)| Asked {
             tenant,
+            // A request id belongs to one key.
+            key: id % 2,
             id,
-            tokens,
-            per_minute,
-            tokens_max,
-            at_once,
+            input,
+            output,
+            of_tenant,
+            of_key,
             lease_ms,
         },
-    );
+    )
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let used = (0..70u64, 0..150u64).prop_map(|(input, output)| Used { input, output });
     prop_oneof![
-        4 => reserve,
-        2 => (0..2u128, 0..8u128, 0..70u64).prop_map(|(tenant, id, used)| Op::Settle { tenant, id, used }),
-        1 => (0..2u128, 0..8u128, 1..90_000u64).prop_map(|(tenant, id, lease_ms)| Op::Renew { tenant, id, lease_ms }),
+        4 => asked().prop_map(Op::Reserve),
+        3 => (asked(), 0..200u32).prop_map(|(ask, total)| Op::Extend { ask, total }),
+        2 => (asked(), used).prop_map(|(ask, used)| Op::Settle { ask, used }),
+        1 => asked().prop_map(Op::Renew),
         3 => prop_oneof![0..3_000u64, 0..70_000u64].prop_map(|ms| Op::Wait { ms }),
     ]
 }
@@ -61,126 +97,200 @@ struct Model {
 
 struct Charge {
     tenant: u128,
+    /// If it has limits of its own.
+    key: Option<u128>,
     id: u128,
     slot: u64,
-    tokens: u64,
+    input: u64,
+    /// Slot and tokens of each grant, and of a debt.
+    output: Vec<(u64, u64)>,
     /// `None` once settled.
     lease_until: Option<u64>,
 }
 
+impl Charge {
+    fn counts(&self, asked: &Asked, scope: Scope) -> bool {
+        self.tenant == asked.tenant && (scope == Scope::Tenant || self.key == Some(asked.key))
+    }
+
+    /// Slots and amounts of what is counted for a rate.
+    fn amounts(&self, rate: Rate) -> Vec<(u64, u64)> {
+        match rate {
+            Rate::RequestsPerMinute => vec![(self.slot, 1)],
+            Rate::InputTokensPerMinute => vec![(self.slot, self.input)],
+            _ => self.output.clone(),
+        }
+    }
+}
+
 impl Model {
     fn apply(&mut self, op: &Op) -> Answer {
-        match *op {
+        match op {
             Op::Wait { ms } => {
                 self.now += ms;
                 Answer::Waited
             }
-            Op::Settle { tenant, id, used } => Answer::Known(self.live(tenant, id).is_some_and(|charge| {
-                charge.lease_until = None;
-                charge.tokens = used;
-                true
-            })),
-            Op::Renew { tenant, id, lease_ms } => {
-                let until = self.now + lease_ms;
-                Answer::Known(self.live(tenant, id).map(|charge| charge.lease_until = Some(until)).is_some())
+            Op::Settle { ask, used } => Answer::Known(self.settle(ask, *used)),
+            Op::Renew(ask) => {
+                let until = self.now + ask.lease_ms;
+                Answer::Known(self.live(ask).map(|charge| charge.lease_until = Some(until)).is_some())
             }
-            Op::Reserve { tenant, id, tokens, per_minute, tokens_max, at_once, lease_ms } => {
-                if self.live(tenant, id).is_some() {
-                    return Answer::Reserved(Ok(()));
-                }
-                let exceeded: Vec<_> = [
-                    self.window(tenant, Limit::RequestsPerMinute, 1, per_minute, |_| 1),
-                    self.window(tenant, Limit::TokensPerMinute, tokens.into(), tokens_max, |charge| charge.tokens),
-                    self.at_once(tenant, at_once),
-                ]
-                .into_iter()
-                .flatten()
-                .collect();
-                if !exceeded.is_empty() {
-                    return Answer::Reserved(Err(Denied::Refused(Refusal { exceeded })));
-                }
-                let (slot, lease_until) = (self.now / 1000, Some(self.now + lease_ms));
-                self.charges.push(Charge { tenant, id, slot, tokens: tokens.into(), lease_until });
-                Answer::Reserved(Ok(()))
-            }
+            Op::Extend { ask, total } => Answer::Extended(self.extend(ask, (*total).into())),
+            Op::Reserve(ask) => Answer::Reserved(self.reserve(ask)),
         }
     }
 
-    fn live(&mut self, tenant: u128, id: u128) -> Option<&mut Charge> {
+    fn reserve(&mut self, asked: &Asked) -> Result<u32, Denied> {
+        if let Some(charge) = self.live(asked) {
+            return Ok(charge.output.iter().map(|(_, amount)| *amount as u32).sum());
+        }
+        let key = (asked.of_key != Rates::default()).then_some(asked.key);
+        let scopes = [Some((Scope::Tenant, asked.of_tenant)), key.map(|_| (Scope::Key, asked.of_key))];
+        let (mut exceeded, mut granted) = (Vec::new(), u64::from(asked.output));
+        for (scope, rates) in scopes.into_iter().flatten() {
+            let amounts = [
+                (Rate::RequestsPerMinute, 1),
+                (Rate::InputTokensPerMinute, u64::from(asked.input)),
+                (Rate::OutputTokensPerMinute, 1),
+            ];
+            for (rate, more) in amounts {
+                exceeded.extend(rates.of(rate).and_then(|most| self.window(asked, scope, rate, more, most.into())));
+            }
+            exceeded.extend(rates.concurrent_requests.and_then(|most| self.at_once(asked, scope, most.into())));
+            granted = granted.min(self.room(asked, scope, rates));
+        }
+        if !exceeded.is_empty() {
+            return Err(Denied::Refused(Refusal { exceeded }));
+        }
+        let (slot, lease_until) = (self.now / 1000, Some(self.now + asked.lease_ms));
+        let Asked { tenant, id, .. } = *asked;
+        let (input, output) = (asked.input.into(), vec![(slot, granted)]);
+        self.charges.push(Charge { tenant, key, id, slot, input, output, lease_until });
+        Ok(granted as u32)
+    }
+
+    fn extend(&mut self, asked: &Asked, total: u64) -> Extended {
+        let Some(charge) = self.live(asked) else { return Extended::Unknown };
+        let (charged_key, granted) = (charge.key, charge.output.iter().map(|(_, amount)| amount).sum::<u64>());
+        let wanted = total.saturating_sub(granted);
+        let scopes = [Some((Scope::Tenant, asked.of_tenant)), charged_key.map(|_| (Scope::Key, asked.of_key))];
+        let (mut more, mut stopped_by) = (wanted, Vec::new());
+        for (scope, rates) in scopes.into_iter().flatten().filter(|_| wanted > 0) {
+            let room = self.room(asked, scope, rates);
+            if room < wanted {
+                stopped_by.push(Limit { scope, rate: Rate::OutputTokensPerMinute });
+            }
+            more = more.min(room);
+        }
+        let slot = self.now / 1000;
+        if let Some(charge) = self.live(asked).filter(|_| more > 0) {
+            charge.output.push((slot, more));
+        }
+        Extended::Granted { total: (granted + more) as u32, stopped_by }
+    }
+
+    fn settle(&mut self, asked: &Asked, used: Used) -> bool {
+        let slot = self.now / 1000;
+        let Some(charge) = self.live(asked) else { return false };
+        charge.lease_until = None;
+        charge.input = used.input;
+        let mut left = used.output;
+        for (_, amount) in &mut charge.output {
+            *amount = left.min(*amount);
+            left -= *amount;
+        }
+        charge.output.push((slot, left));
+        true
+    }
+
+    fn live(&mut self, asked: &Asked) -> Option<&mut Charge> {
         let now = self.now;
         let lives = |charge: &&mut Charge| {
-            (charge.tenant, charge.id) == (tenant, id) && charge.lease_until.is_some_and(|until| until > now)
+            (charge.tenant, charge.id) == (asked.tenant, asked.id)
+                && charge.lease_until.is_some_and(|until| until > now)
         };
         self.charges.iter_mut().find(lives)
     }
 
+    fn sum_at(&self, asked: &Asked, scope: Scope, rate: Rate, slot: u64) -> u64 {
+        let counted = self.charges.iter().filter(|charge| charge.counts(asked, scope));
+        let amounts = counted.flat_map(|charge| charge.amounts(rate));
+        amounts.filter(|(at, _)| at + 60 >= slot).map(|(_, amount)| amount).sum()
+    }
+
+    fn room(&self, asked: &Asked, scope: Scope, rates: Rates) -> u64 {
+        let most = rates.output_tokens_per_minute.map_or(u64::MAX, u64::from);
+        most.saturating_sub(self.sum_at(asked, scope, Rate::OutputTokensPerMinute, self.now / 1000))
+    }
+
     /// The first moment at which the amount fits, found by looking at each of them.
-    fn window(&self, tenant: u128, limit: Limit, more: u64, most: u32, of: fn(&Charge) -> u64) -> Option<Exceeded> {
-        let sum_at = |slot: u64| -> u64 {
-            let counts = |charge: &&Charge| charge.tenant == tenant && charge.slot + 60 >= slot;
-            self.charges.iter().filter(counts).map(of).sum()
-        };
-        let over_at = |slot: u64| (sum_at(slot) + more).saturating_sub(most.into());
+    fn window(&self, asked: &Asked, scope: Scope, rate: Rate, more: u64, most: u64) -> Option<Exceeded> {
+        let over_at = |slot: u64| (self.sum_at(asked, scope, rate, slot) + more).saturating_sub(most);
         let slot_now = self.now / 1000;
         let over = over_at(slot_now);
         let roomy = (slot_now + 1..=slot_now + 61).find(|slot| over_at(*slot) == 0);
         let retry_after = roomy.map(|slot| Duration::from_millis(slot * 1000 - self.now));
-        (over > 0).then_some(Exceeded { limit, over, retry_after })
+        (over > 0).then_some(Exceeded { limit: Limit { scope, rate }, over, retry_after })
     }
 
-    fn at_once(&self, tenant: u128, most: u32) -> Option<Exceeded> {
-        let ends: Vec<_> = self
-            .charges
-            .iter()
-            .filter(|charge| charge.tenant == tenant)
-            .filter_map(|charge| charge.lease_until.filter(|until| *until > self.now))
-            .collect();
-        let over = (ends.len() as u64 + 1).saturating_sub(most.into());
+    fn at_once(&self, asked: &Asked, scope: Scope, most: u64) -> Option<Exceeded> {
+        let counted = self.charges.iter().filter(|charge| charge.counts(asked, scope));
+        let ends: Vec<_> = counted.filter_map(|charge| charge.lease_until.filter(|until| *until > self.now)).collect();
+        let over = (ends.len() as u64 + 1).saturating_sub(most);
         let wait = ends.iter().min().map_or(1_000, |until| (until - self.now).min(1_000));
         let retry_after = Some(Duration::from_millis(wait));
-        (over > 0).then_some(Exceeded { limit: Limit::ConcurrentRequests, over, retry_after })
+        let limit = Limit { scope, rate: Rate::ConcurrentRequests };
+        (over > 0).then_some(Exceeded { limit, over, retry_after })
+    }
+}
+
+impl Asked {
+    fn ask(&self) -> Ask {
+        Ask {
+            id: RequestId::new(Uuid::from_u128(self.id)),
+            tenant: TenantId::new(Uuid::from_u128(self.tenant)),
+            key: ApiKeyId::new(Uuid::from_u128(self.key)),
+            input_tokens: self.input,
+            output_tokens: self.output,
+            of_tenant: self.of_tenant,
+            of_key: self.of_key,
+            lease: Duration::from_millis(self.lease_ms),
+            outage: Outage::Closed,
+        }
     }
 }
 
 async fn apply(limits: &dyn RateLimits, clock: &AtomicU64, op: &Op) -> Answer {
-    let tenant_id = |tenant| TenantId::new(Uuid::from_u128(tenant));
-    let request_id = |id| RequestId::new(Uuid::from_u128(id));
-    match *op {
+    match op {
         Op::Wait { ms } => {
-            clock.fetch_add(ms, Ordering::SeqCst);
+            clock.fetch_add(*ms, Ordering::SeqCst);
             Answer::Waited
         }
-        Op::Settle { tenant, id, used } => {
-            Answer::Known(limits.settle(tenant_id(tenant), request_id(id), used).await.expect("limits answer"))
-        }
-        Op::Renew { tenant, id, lease_ms } => {
-            let lease = Duration::from_millis(lease_ms);
-            Answer::Known(limits.renew(tenant_id(tenant), request_id(id), lease).await.expect("limits answer"))
-        }
-        Op::Reserve { tenant, id, tokens, per_minute, tokens_max, at_once, lease_ms } => {
-            let ask = Ask {
-                id: request_id(id),
-                tenant: tenant_id(tenant),
-                tokens,
-                requests_per_minute: per_minute,
-                tokens_per_minute: tokens_max,
-                concurrent_requests: at_once,
-                lease: Duration::from_millis(lease_ms),
-            };
-            Answer::Reserved(limits.reserve(&ask).await)
-        }
+        Op::Settle { ask, used } => Answer::Known(limits.settle(&ask.ask(), *used).await.expect("limits answer")),
+        Op::Renew(ask) => Answer::Known(limits.renew(&ask.ask()).await.expect("limits answer")),
+        Op::Extend { ask, total } => Answer::Extended(limits.extend(&ask.ask(), *total).await.expect("limits answer")),
+        Op::Reserve(ask) => Answer::Reserved(limits.reserve(&ask.ask()).await),
     }
 }
 
-fn ask(limit: u32) -> Ask {
+/// A request for 5 and 5 tokens, of which there are 1,000 each.
+fn ask(at_once: u32) -> Ask {
+    let of_tenant = Rates {
+        requests_per_minute: Some(100),
+        input_tokens_per_minute: Some(1_000),
+        output_tokens_per_minute: Some(1_000),
+        concurrent_requests: Some(at_once),
+    };
     Ask {
         id: RequestId::new(Uuid::now_v7()),
         tenant: TenantId::new(Uuid::from_u128(1)),
-        tokens: 10,
-        requests_per_minute: 100,
-        tokens_per_minute: 1_000,
-        concurrent_requests: limit,
+        key: ApiKeyId::new(Uuid::from_u128(2)),
+        input_tokens: 5,
+        output_tokens: 5,
+        of_tenant,
+        of_key: Rates::default(),
         lease: Duration::from_secs(30),
+        outage: Outage::Closed,
     }
 }
 
@@ -242,7 +352,7 @@ async fn with_the_servers_own_clock_the_slots_of_a_crashed_gateway_come_back() {
     let crashed = Ask { lease: Duration::from_millis(300), ..ask(1) };
     limits.reserve(&crashed).await.expect("granted");
     let Err(Denied::Refused(refusal)) = limits.reserve(&ask(1)).await else { panic!("the only slot is taken") };
-    assert_eq!(refusal.exceeded[0].limit, Limit::ConcurrentRequests);
+    assert_eq!(refusal.exceeded[0].limit, Limit { scope: Scope::Tenant, rate: Rate::ConcurrentRequests });
     assert!(refusal.retry_after().expect("a hint") <= Duration::from_millis(300));
     let deadline = Instant::now() + Duration::from_secs(20);
     while limits.reserve(&ask(1)).await.is_err() {
@@ -255,27 +365,71 @@ async fn with_the_servers_own_clock_the_slots_of_a_crashed_gateway_come_back() {
 async fn a_dropped_reservation_gives_its_slot_and_unspent_tokens_back() {
     let limits: Arc<dyn RateLimits> = Arc::new(InProcessLimits::default());
     let (admission, task) = Admission::start(Arc::clone(&limits), 8, CancellationToken::new());
-    let whole = Ask { tokens: 1_000, ..ask(1) };
+    let whole = Ask { input_tokens: 1_000, output_tokens: 1_000, ..ask(1) };
     let mut reservation = admission.reserve(whole.clone()).await.expect("granted");
-    let fault = admission.reserve(Ask { id: ask(1).id, ..whole.clone() }).await.err().expect("refused");
+    let fault = admission.reserve(Ask { id: ask(1).id, ..whole }).await.err().expect("refused");
     assert_eq!(fault.reason, domain::Reason::RateLimited);
-    assert_eq!(fault.message, "rate limit reached: tokens_per_minute, concurrent_requests");
+    let limits_hit = "input_tokens_per_minute, output_tokens_per_minute, concurrent_requests";
+    assert_eq!(fault.message, format!("rate limit reached: {limits_hit}"));
     assert!(fault.retry_hint().is_some());
 
-    reservation.used(400);
+    reservation.used(Used { input: 1_000, output: 400 });
     drop(reservation);
     drop(admission);
     task.await.expect("the errands end with the last clone");
 
-    let over = limits.reserve(&Ask { tokens: 601, ..ask(1) }).await;
+    let over = limits.reserve(&Ask { input_tokens: 1, ..ask(1) }).await;
     assert!(matches!(&over, Err(Denied::Refused(r)) if r.exceeded[0].over == 1 && r.exceeded.len() == 1), "{over:?}");
-    limits.reserve(&Ask { tokens: 600, ..ask(1) }).await.expect("what was not used is there again");
+    let granted = limits.reserve(&Ask { input_tokens: 0, output_tokens: 700, ..ask(1) }).await;
+    assert_eq!(granted, Ok(600), "what was not used is there again");
 }
 
 #[tokio::test]
 async fn a_request_above_the_limit_is_told_that_no_wait_helps() {
     let (admission, _task) = Admission::start(Arc::new(InProcessLimits::default()), 8, CancellationToken::new());
-    let fault = admission.reserve(Ask { tokens: 1_001, ..ask(1) }).await.err().expect("refused");
+    let fault = admission.reserve(Ask { input_tokens: 1_001, ..ask(1) }).await.err().expect("refused");
     assert_eq!(fault.retry_hint(), None);
     assert!(format!("{:?}", fault.details).contains("no wait helps"));
+}
+
+#[tokio::test]
+async fn while_redis_is_silent_each_plan_has_its_own_rule_and_nobody_waits_for_it() {
+    let server = RedisServer::start();
+    let timeout = Duration::from_millis(200);
+    let redis = RedisLimits::new(&server.url(), "outage", timeout).expect("a good URL");
+    let limits = OutageLimits::new(redis, 2, Duration::from_millis(300));
+    let closed = || ask(10);
+    let open = || Ask { outage: Outage::Open, tenant: TenantId::new(Uuid::from_u128(9)), ..ask(2) };
+    let held = closed();
+    limits.reserve(&held).await.expect("granted");
+    let one_of_two = open();
+    limits.reserve(&one_of_two).await.expect("granted");
+
+    server.pause();
+    for _ in 0..2 {
+        assert!(matches!(limits.reserve(&closed()).await, Err(Denied::Unavailable(_))));
+    }
+    // From here on nobody waits, but for one request after each pause.
+    let begin = Instant::now();
+    for _ in 0..1_000 {
+        assert!(matches!(limits.reserve(&closed()).await, Err(Denied::Unavailable(_))));
+    }
+    let pauses = begin.elapsed().as_millis() / 300 + 1;
+    assert!(begin.elapsed() < (timeout * u32::try_from(pauses).expect("few")) + Duration::from_secs(5));
+    // Open ones go on under limits that this gateway keeps for itself.
+    let (first, second) = (open(), open());
+    limits.reserve(&first).await.expect("open");
+    limits.reserve(&second).await.expect("open");
+    let third = limits.reserve(&open()).await;
+    assert!(matches!(&third, Err(Denied::Refused(r)) if r.exceeded.len() == 1), "{third:?}");
+    assert_eq!(limits.settle(&first, Used::default()).await, Ok(true));
+    limits.reserve(&open()).await.expect("a place is free");
+
+    server.resume();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while limits.reserve(&closed()).await.is_err() {
+        assert!(Instant::now() < deadline, "never came back");
+    }
+    assert_eq!(limits.settle(&held, Used { input: 5, output: 5 }).await, Ok(true), "what was reserved before is known");
+    assert_eq!(limits.settle(&one_of_two, Used::default()).await, Ok(true));
 }

@@ -3,14 +3,13 @@
 
 use std::time::Duration;
 
-use domain::{RequestId, TenantId};
 use futures::{FutureExt as _, future::BoxFuture};
 use redis::{
     Client, Script,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 
-use super::{Ask, Denied, Exceeded, Limit, LimitsUnavailable, RateLimits, Refusal};
+use super::{Ask, Denied, Exceeded, Extended, Limit, LimitsUnavailable, Rate, RateLimits, Rates, Refusal, Scope, Used};
 
 /// The body of the script; where the time comes from is the only thing that differs in tests.
 const BODY: &str = include_str!("reserve.lua");
@@ -58,17 +57,15 @@ impl RedisLimits {
         self
     }
 
-    async fn call(
-        &self,
-        operation: &str,
-        tenant: TenantId,
-        id: RequestId,
-        arguments: &[u64],
-    ) -> Result<Vec<i64>, LimitsUnavailable> {
+    async fn call(&self, operation: &str, ask: &Ask, arguments: &[i64]) -> Result<Vec<i64>, LimitsUnavailable> {
+        let Ask { id, tenant, key, .. } = ask;
         let mut call = self.script.prepare_invoke();
-        for key in ["requests", "tokens", "leases", "reservations"] {
-            call.key(format!("{}:{{{tenant}}}:{key}", self.prefix));
+        for scope in [String::new(), format!("{key}:")] {
+            for counted in ["requests", "input", "output", "leases"] {
+                call.key(format!("{}:{{{tenant}}}:{scope}{counted}", self.prefix));
+            }
         }
+        call.key(format!("{}:{{{tenant}}}:reservations", self.prefix));
         call.arg(operation).arg(id.to_string()).arg(arguments);
         #[cfg(test)]
         if let Some(clock) = &self.clock {
@@ -83,55 +80,85 @@ impl RedisLimits {
 }
 
 impl RateLimits for RedisLimits {
-    fn reserve<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Result<(), Denied>> {
+    fn reserve<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Result<u32, Denied>> {
         async move {
-            let arguments = [
-                ask.tokens.into(),
-                ask.requests_per_minute.into(),
-                ask.tokens_per_minute.into(),
-                ask.concurrent_requests.into(),
-                millis(ask.lease),
-            ];
-            let answer = self.call("reserve", ask.tenant, ask.id, &arguments).await.map_err(Denied::Unavailable)?;
-            if answer.is_empty() { Ok(()) } else { Err(read_refusal(&answer)) }
+            let mut arguments = vec![ask.input_tokens.into(), ask.output_tokens.into(), millis(ask.lease)];
+            for rates in [ask.of_tenant, ask.of_key] {
+                arguments.extend(RATES.map(|rate| most(rates, rate)));
+            }
+            match self.call("reserve", ask, &arguments).await.map_err(Denied::Unavailable)?[..] {
+                [granted] => u32::try_from(granted).map_err(|_| Denied::Unavailable(nonsense())),
+                ref refusals => Err(read_refusal(refusals)),
+            }
         }
         .boxed()
     }
 
-    fn settle(&self, tenant: TenantId, id: RequestId, used: u64) -> BoxFuture<'_, Result<bool, LimitsUnavailable>> {
-        async move { Ok(self.call("settle", tenant, id, &[used]).await? == [1]) }.boxed()
+    fn extend<'a>(&'a self, ask: &'a Ask, total: u32) -> BoxFuture<'a, Result<Extended, LimitsUnavailable>> {
+        async move {
+            let outputs = [ask.of_tenant, ask.of_key].map(|rates| most(rates, Rate::OutputTokensPerMinute));
+            let answer = self.call("extend", ask, &[total.into(), outputs[0], outputs[1]]).await?;
+            let Some((&total, scopes)) = answer.split_first() else { return Ok(Extended::Unknown) };
+            let total = u32::try_from(total).map_err(|_| nonsense())?;
+            let stopped_by = scopes.iter().map(|scope| limit(*scope, OUTPUT)).collect::<Option<_>>();
+            Ok(Extended::Granted { total, stopped_by: stopped_by.ok_or_else(nonsense)? })
+        }
+        .boxed()
     }
 
-    fn renew(
-        &self,
-        tenant: TenantId,
-        id: RequestId,
-        lease: Duration,
-    ) -> BoxFuture<'_, Result<bool, LimitsUnavailable>> {
-        async move { Ok(self.call("renew", tenant, id, &[millis(lease)]).await? == [1]) }.boxed()
+    fn settle<'a>(&'a self, ask: &'a Ask, used: Used) -> BoxFuture<'a, Result<bool, LimitsUnavailable>> {
+        async move { Ok(self.call("settle", ask, &[used.input, used.output].map(count)).await? == [1]) }.boxed()
     }
+
+    fn renew<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Result<bool, LimitsUnavailable>> {
+        async move { Ok(self.call("renew", ask, &[millis(ask.lease)]).await? == [1]) }.boxed()
+    }
+}
+
+/// In the order of the script's numbers for them, which begin at 1.
+const RATES: [Rate; 4] =
+    [Rate::RequestsPerMinute, Rate::InputTokensPerMinute, Rate::OutputTokensPerMinute, Rate::ConcurrentRequests];
+/// The script's number of output tokens.
+const OUTPUT: i64 = 3;
+const NO_LIMIT: i64 = -1;
+
+fn most(rates: Rates, rate: Rate) -> i64 {
+    rates.of(rate).map_or(NO_LIMIT, i64::from)
+}
+
+fn limit(scope: i64, rate: i64) -> Option<Limit> {
+    let scope = match scope {
+        1 => Scope::Tenant,
+        2 => Scope::Key,
+        _ => return None,
+    };
+    let rate = RATES.get(usize::try_from(rate).ok()?.checked_sub(1)?)?;
+    Some(Limit { scope, rate: *rate })
 }
 
 fn read_refusal(answer: &[i64]) -> Denied {
-    let exceeded = answer.chunks(3).map(|triple| {
-        let [limit, over, retry_ms] = triple else { return None };
-        let limit = match limit {
-            1 => Limit::RequestsPerMinute,
-            2 => Limit::TokensPerMinute,
-            3 => Limit::ConcurrentRequests,
-            _ => return None,
-        };
+    let exceeded = answer.chunks(4).map(|one| {
+        let [scope, rate, over, retry_ms] = one else { return None };
         let retry_after = u64::try_from(*retry_ms).ok().map(Duration::from_millis);
-        Some(Exceeded { limit, over: u64::try_from(*over).ok()?, retry_after })
+        Some(Exceeded { limit: limit(*scope, *rate)?, over: u64::try_from(*over).ok()?, retry_after })
     });
-    match exceeded.collect() {
-        Some(exceeded) => Denied::Refused(Refusal { exceeded }),
-        None => Denied::Unavailable(LimitsUnavailable("an answer that the script never gives".to_owned())),
+    match exceeded.collect::<Option<Vec<_>>>() {
+        Some(exceeded) if !exceeded.is_empty() => Denied::Refused(Refusal { exceeded }),
+        _ => Denied::Unavailable(nonsense()),
     }
 }
 
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::from(u32::MAX))
+fn nonsense() -> LimitsUnavailable {
+    LimitsUnavailable("an answer that the script never gives".to_owned())
+}
+
+/// Below 2^53, as the script needs it.
+fn count(tokens: u64) -> i64 {
+    i64::try_from(tokens.min(1 << 52)).unwrap_or(i64::MAX)
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::from(u32::MAX))
 }
 
 fn unavailable(error: redis::RedisError) -> LimitsUnavailable {

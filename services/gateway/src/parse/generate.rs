@@ -176,6 +176,7 @@ mod tests {
         GenerateConfig {
             max_tokens_default: 16,
             max_tokens_max: 64,
+            grant_tokens: 64,
             deadline_default_ms: 1,
             deadline_max_ms: 1,
             stream_buffer_max: 1,

@@ -1,15 +1,17 @@
 //! A generation under way on a worker. Dropping it drops the stream, which the worker sees at its next step.
 
-use domain::{Digest, Fault, Reason};
+use std::sync::Arc;
+
+use domain::{Digest, Fault, Reason, RequestId};
 use proto::{v1, worker as wire};
 use store::FinishReason;
 use tonic::Streaming;
 
 use super::{
-    peer::{Busy, Failure, judge},
+    peer::{Busy, Failure, Peer, judge},
     wire as convert,
 };
-use crate::{deadline::Deadline, meter::Used};
+use crate::{deadline::Deadline, meter::Counted};
 
 /// What one message of a worker says.
 #[derive(Debug)]
@@ -24,27 +26,51 @@ pub struct Step {
 #[derive(Debug)]
 pub struct Finished {
     pub reason: FinishReason,
-    pub used: Used,
+    pub used: Counted,
     /// Of what actually ran.
     pub base: Digest,
     pub adapter: Option<Digest>,
+    /// With [`FinishReason::Budget`]: the limits that left no more.
+    pub limits: Vec<String>,
+}
+
+/// Tells the worker of an answer how far it may go.
+#[derive(Clone)]
+pub struct Extender {
+    peer: Arc<Peer>,
+    id: RequestId,
+    deadline: Deadline,
+}
+
+impl Extender {
+    /// `granted` tokens in all; with `last` the answer ends there. Ends with the cause when the worker was not told.
+    pub async fn extend(&self, granted: u32, last: bool) -> Result<(), String> {
+        let told = self.peer.extend(self.id, granted, last, self.deadline).await;
+        told.map_err(|failure| failure.to_string())
+    }
 }
 
 pub struct Answer {
     first: Option<Step>,
     steps: Streaming<wire::GenerateResponse>,
+    id: RequestId,
     deadline: Deadline,
-    _busy: Busy,
+    busy: Busy,
 }
 
 impl Answer {
     pub(super) const fn new(
         first: Step,
         steps: Streaming<wire::GenerateResponse>,
+        id: RequestId,
         busy: Busy,
         deadline: Deadline,
     ) -> Self {
-        Self { first: Some(first), steps, deadline, _busy: busy }
+        Self { first: Some(first), steps, id, deadline, busy }
+    }
+
+    pub fn extender(&self) -> Extender {
+        Extender { peer: self.busy.peer(), id: self.id, deadline: self.deadline }
     }
 
     /// The next step. An answer that ends without a finish is a fault, so this is never called after one.

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     BaseModel, Inner,
-    peer::{Failure, Peer, Seen},
+    peer::{Peer, Seen},
 };
 use crate::{config::ms, deadline::Deadline};
 
@@ -39,7 +39,7 @@ async fn look(workers: &Inner, peer: &Peer) {
             Seen { well, name: status.worker, waiting: status.waiting, waiting_max: status.waiting_max }
         }
         Err(failure) => {
-            tracing::debug!(worker = peer.url(), cause = words(&failure), "worker does not answer");
+            tracing::debug!(worker = peer.url(), cause = %failure, "worker does not answer");
             Seen::default()
         }
     };
@@ -54,7 +54,7 @@ async fn has_our_base(workers: &Inner, peer: &Peer, deadline: Deadline) -> bool 
     let base = match peer.base(deadline).await {
         Ok(base) => base,
         Err(failure) => {
-            tracing::warn!(worker = peer.url(), cause = words(&failure), "worker does not tell its base");
+            tracing::warn!(worker = peer.url(), cause = %failure, "worker does not tell its base");
             return false;
         }
     };
@@ -77,11 +77,4 @@ async fn has_our_base(workers: &Inner, peer: &Peer, deadline: Deadline) -> bool 
         tracing::error!(worker = peer.url(), theirs = %digest, ours = %ours.digest, "worker refused: it has another base");
     }
     ours.digest == digest
-}
-
-fn words(failure: &Failure) -> &str {
-    match failure {
-        Failure::Refused(fault) | Failure::Full(fault) => &fault.message,
-        Failure::Gone { cause, .. } => cause,
-    }
 }

@@ -1,6 +1,7 @@
 //! One worker: its connection, what is known of its health and load, and calls to it.
 
 use std::{
+    fmt,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -60,6 +61,15 @@ pub enum Failure {
     Full(Fault),
     /// It is this worker's fault. `unwell`: expect nothing of it until the next look.
     Gone { cause: String, unwell: bool },
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Refused(fault) | Self::Full(fault) => &fault.message,
+            Self::Gone { cause, .. } => cause,
+        })
+    }
 }
 
 impl Failure {
@@ -157,6 +167,13 @@ impl Peer {
         Ok(bounded(deadline, self.client.clone().probe_adapter(request)).await?.max_delta)
     }
 
+    /// Lets a generation go on until it has `granted` tokens in all, or end there.
+    pub async fn extend(&self, id: RequestId, granted: u32, last: bool, deadline: Deadline) -> Result<(), Failure> {
+        let message = wire::ExtendRequest { request_id: id.to_string(), granted_tokens: granted, last };
+        let request = self.dress(message, Some(id), deadline);
+        bounded(deadline, self.client.clone().extend(request)).await.map(|_| ())
+    }
+
     /// Starts a generation and waits for its first step.
     pub async fn generate(
         self: &Arc<Self>,
@@ -171,7 +188,7 @@ impl Peer {
         reached(Some(if name.is_empty() { &self.url } else { &name }));
         let first = tokio::time::timeout_at(deadline.instant(), steps.message()).await;
         match first.map_err(|_| Failure::Refused(Deadline::fault()))?.map_err(|status| judge(&status, deadline))? {
-            Some(first) => Ok(Answer::new(convert::step(first)?, steps, busy, deadline)),
+            Some(first) => Ok(Answer::new(convert::step(first)?, steps, job.id, busy, deadline)),
             None => Err(Failure::Gone { cause: "the stream ended before it began".to_owned(), unwell: false }),
         }
     }
@@ -193,6 +210,10 @@ impl Busy {
     fn on(peer: &Arc<Peer>) -> Self {
         peer.in_flight.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(peer))
+    }
+
+    pub fn peer(&self) -> Arc<Peer> {
+        Arc::clone(&self.0)
     }
 }
 

@@ -5,7 +5,7 @@ use proto::{v1, worker as wire};
 use store::FinishReason;
 
 use super::{Finished, Job, Pin, Step, peer::Failure};
-use crate::{meter::Used, parse::Input};
+use crate::{meter::Counted, parse::Input};
 
 pub fn pin(pin: Pin) -> wire::AdapterPin {
     wire::AdapterPin { tenant_id: pin.tenant.to_string(), digest: pin.digest.to_string() }
@@ -24,7 +24,20 @@ pub fn job(job: &Job) -> wire::GenerateRequest {
         ignore_eos: job.ignore_eos,
         base_digest: job.base.to_string(),
         response_format: job.response_format.as_ref().map(response_format),
+        granted_tokens: job.granted_tokens,
+        share: Some(share(job)),
         ..wire::GenerateRequest::default()
+    }
+}
+
+fn share(job: &Job) -> wire::Share {
+    wire::Share {
+        tenant_id: job.tenant.to_string(),
+        weight: job.share.weight,
+        priority: job.share.priority,
+        kv_blocks_max: job.share.kv_blocks_max,
+        adapters_max: job.share.resident_adapters_max,
+        waiting_max: job.share.waiting_requests_max,
     }
 }
 
@@ -73,7 +86,7 @@ fn finished(finish: wire::WorkerFinish) -> Result<Finished, Failure> {
     let adapter = if finish.adapter_digest.is_empty() { None } else { Some(digest(&finish.adapter_digest)?) };
     Ok(Finished {
         reason,
-        used: Used {
+        used: Counted {
             worker: finish.worker,
             prompt_tokens: usage.prompt_tokens.into(),
             cached_prompt_tokens: usage.cached_prompt_tokens.into(),
@@ -81,6 +94,7 @@ fn finished(finish: wire::WorkerFinish) -> Result<Finished, Failure> {
         },
         base: digest(&finish.base_digest)?,
         adapter,
+        limits: Vec::new(),
     })
 }
 

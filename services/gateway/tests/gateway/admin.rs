@@ -48,7 +48,7 @@ async fn a_tenant_is_changed_by_mask_and_deleted_only_with_force_while_it_has_ad
     let acme = platform.tenant("acme", v1::TenantLimits { adapters_max: 5, ..Default::default() }).await;
     make_adapter(&platform, &acme.admin, "acme", "claims").await;
     let mut operator = platform.tenants(OPERATOR);
-    let limits = v1::TenantLimits { tokens_per_minute: 9, ..Default::default() };
+    let limits = v1::TenantLimits { output_tokens_per_minute: 9, ..Default::default() };
     let tenant = v1::Tenant {
         name: "tenants/acme".into(),
         display_name: "Acme".into(),
@@ -59,9 +59,10 @@ async fn a_tenant_is_changed_by_mask_and_deleted_only_with_force_while_it_has_ad
         tenant: Some(tenant.clone()),
         update_mask: Some(prost_types::FieldMask { paths: paths.iter().map(|path| (*path).to_owned()).collect() }),
     };
-    let changed = operator.update_tenant(update(&["limits.tokens_per_minute"])).await.expect("changes").into_inner();
+    let changed =
+        operator.update_tenant(update(&["limits.output_tokens_per_minute"])).await.expect("changes").into_inner();
     let limits = changed.limits.expect("limits");
-    assert_eq!((limits.tokens_per_minute, limits.adapters_max, changed.display_name.as_str()), (9, 5, ""));
+    assert_eq!((limits.output_tokens_per_minute, limits.adapters_max, changed.display_name.as_str()), (9, 5, ""));
     let wrong = fault(&operator.update_tenant(update(&["create_time", "limits.x"])).await.expect_err("no such fields"));
     assert_eq!(wrong.details.iter().filter(|detail| matches!(detail, Detail::Violation { .. })).count(), 2);
 

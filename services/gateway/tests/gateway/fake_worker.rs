@@ -1,7 +1,7 @@
 //! A worker that does what a test says. It speaks `banyan.worker.v1` on a real socket, and tells the bundled base.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     path::Path,
     pin::Pin,
     sync::{Arc, Mutex, OnceLock},
@@ -48,6 +48,9 @@ struct Script {
     requests: Vec<wire::GenerateRequest>,
     timeouts: Vec<Option<String>>,
     fail_probe: bool,
+    extensions: Vec<wire::ExtendRequest>,
+    /// Extensions are not answered.
+    deaf: bool,
 }
 
 pub struct FakeWorker {
@@ -58,13 +61,17 @@ pub struct FakeWorker {
     task: JoinHandle<()>,
 }
 
+/// How far running answers may go, by request: tokens granted, and whether that is the last word.
+type Grants = Arc<Mutex<HashMap<String, watch::Sender<(u32, bool)>>>>;
+
 impl FakeWorker {
     pub async fn start(name: &'static str, acts: Vec<Act>) -> Self {
         let script = Arc::new(Mutex::new(Script { acts, ..Script::default() }));
         let (drops, dropped) = watch::channel(0);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("bound"));
-        let service = WorkerServiceServer::new(Service { name, script: Arc::clone(&script), drops });
+        let service =
+            WorkerServiceServer::new(Service { name, script: Arc::clone(&script), drops, grants: Grants::default() });
         let server = tonic::transport::Server::builder().add_service(service);
         let task = tokio::spawn(async move {
             let _ = server.serve_with_incoming(TcpListenerStream::new(listener)).await;
@@ -82,6 +89,15 @@ impl FakeWorker {
 
     pub fn requests(&self) -> Vec<wire::GenerateRequest> {
         self.script.lock().expect("script").requests.clone()
+    }
+
+    pub fn extensions(&self) -> Vec<wire::ExtendRequest> {
+        self.script.lock().expect("script").extensions.clone()
+    }
+
+    /// Loses extensions from now on, or no more.
+    pub fn loses_extensions(&self, lost: bool) {
+        self.script.lock().expect("script").deaf = lost;
     }
 
     /// The `grpc-timeout` of every generation.
@@ -109,6 +125,7 @@ struct Service {
     name: &'static str,
     script: Arc<Mutex<Script>>,
     drops: watch::Sender<u32>,
+    grants: Grants,
 }
 
 /// Counts if it is dropped while acts remain.
@@ -118,6 +135,7 @@ struct Performance {
     name: &'static str,
     said: u32,
     drops: watch::Sender<u32>,
+    granted: watch::Receiver<(u32, bool)>,
 }
 
 impl Drop for Performance {
@@ -133,6 +151,11 @@ impl Performance {
         // Only a finished act is taken off, so that a hanging one is seen to be dropped.
         let act = self.acts.front()?.clone();
         let step = match act {
+            // As an engine does, it says nothing beyond its grant.
+            Act::Say(text) if !self.may_say(text.len() as u32).await => {
+                self.acts.clear();
+                return Some((Ok(self.finish_as(v1::FinishReason::Budget, self.adapter())), self));
+            }
             Act::Say(text) => {
                 self.said += text.len() as u32;
                 let tokens = text.bytes().map(|byte| v1::Token { id: byte.into(), ..v1::Token::default() });
@@ -141,21 +164,34 @@ impl Performance {
             Act::Fail(reason) => Err(status_of(&Fault::new(reason, "scripted"), &self.request.request_id)),
             Act::Break => Err(Status::unknown("transport error")),
             Act::Hang => std::future::pending().await,
-            Act::Finish => Ok(self.finish(self.request.adapter.clone().map(|pin| pin.digest).unwrap_or_default())),
-            Act::FinishWithAnother => Ok(self.finish(format!("sha256:{}", "ab".repeat(32)))),
+            Act::Finish => Ok(self.finish_as(v1::FinishReason::Length, self.adapter())),
+            Act::FinishWithAnother => {
+                Ok(self.finish_as(v1::FinishReason::Length, format!("sha256:{}", "ab".repeat(32))))
+            }
         };
         self.acts.pop_front();
         Some((step, self))
     }
 
-    fn finish(&self, adapter_digest: String) -> wire::GenerateResponse {
+    /// Waits until so many more tokens are granted; false if they never will be.
+    async fn may_say(&mut self, tokens: u32) -> bool {
+        let after = self.said + tokens;
+        let decided = self.granted.wait_for(|(granted, last)| *granted >= after || *last).await;
+        decided.is_ok_and(|decided| decided.0 >= after)
+    }
+
+    fn adapter(&self) -> String {
+        self.request.adapter.clone().map(|pin| pin.digest).unwrap_or_default()
+    }
+
+    fn finish_as(&self, reason: v1::FinishReason, adapter_digest: String) -> wire::GenerateResponse {
         let usage = v1::Usage {
             prompt_tokens: self.request.prompt.len() as u32,
             cached_prompt_tokens: 1,
             completion_tokens: self.said,
         };
         let finish = wire::WorkerFinish {
-            reason: v1::FinishReason::Length.into(),
+            reason: reason.into(),
             usage: Some(usage),
             base_digest: self.request.base_digest.clone(),
             adapter_digest,
@@ -196,12 +232,26 @@ impl WorkerService for Service {
             let full = Fault::new(reason, "the queue is full").retry_after(std::time::Duration::from_millis(700));
             return Err(status_of(&full, &request.request_id));
         }
-        let play = Performance { acts: acts.into(), request, name: self.name, said: 0, drops: self.drops.clone() };
+        let (grants, granted) = watch::channel((request.granted_tokens, false));
+        self.grants.lock().expect("grants").insert(request.request_id.clone(), grants);
+        let (name, drops) = (self.name, self.drops.clone());
+        let play = Performance { acts: acts.into(), request, name, said: 0, drops, granted };
         Ok(Response::new(stream::unfold(play, Performance::next).boxed()))
     }
 
     async fn extend(&self, request: Request<wire::ExtendRequest>) -> Result<Response<wire::ExtendResponse>, Status> {
         self.check(request.metadata())?;
+        let request = request.into_inner();
+        {
+            let mut script = self.script.lock().expect("script");
+            if script.deaf {
+                return Err(Status::unknown("transport error"));
+            }
+            script.extensions.push(request.clone());
+        }
+        if let Some(grants) = self.grants.lock().expect("grants").get(&request.request_id) {
+            grants.send_modify(|grant| *grant = (grant.0.max(request.granted_tokens), grant.1 || request.last));
+        }
         Ok(Response::new(wire::ExtendResponse {}))
     }
 

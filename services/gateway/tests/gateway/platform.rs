@@ -8,7 +8,8 @@ use domain::{Fault, TenantId};
 use gateway::{Backends, Gateway, GatewayConfig, RunningGateway, limits::InProcessLimits};
 use proto::v1::{
     self, adapter_service_client::AdapterServiceClient, api_key_service_client::ApiKeyServiceClient,
-    inference_service_client::InferenceServiceClient, tenant_service_client::TenantServiceClient,
+    inference_service_client::InferenceServiceClient, plan_service_client::PlanServiceClient,
+    tenant_service_client::TenantServiceClient,
 };
 use store::{Page, Store, StoreConfig, UsageRecord};
 use tests::postgres::TestDatabase;
@@ -103,6 +104,12 @@ impl Platform {
         TestTenant { id, slug, key, admin }
     }
 
+    /// The text of a new key of a tenant.
+    pub async fn make(&self, tenant: &TestTenant, api_key: v1::ApiKey) -> String {
+        let request = v1::CreateApiKeyRequest { parent: format!("tenants/{}", tenant.slug), api_key: Some(api_key) };
+        self.keys(OPERATOR).create_api_key(request).await.expect("makes a key").into_inner().key
+    }
+
     /// Name and text of a new key.
     pub async fn make_key(&self, slug: &str, role: v1::Role) -> (String, String) {
         let api_key = v1::ApiKey { role: role.into(), ..v1::ApiKey::default() };
@@ -118,6 +125,11 @@ impl Platform {
     pub fn inference(&self, token: &str) -> InferenceServiceClient<Client> {
         let channel = self.channel(self.gateway.inference_addr);
         InferenceServiceClient::with_interceptor(channel, Bearer(token.to_owned()))
+    }
+
+    pub fn plans(&self, token: &str) -> PlanServiceClient<Client> {
+        let channel = self.channel(self.gateway.admin_addr);
+        PlanServiceClient::with_interceptor(channel, Bearer(token.to_owned()))
     }
 
     pub fn tenants(&self, token: &str) -> TenantServiceClient<Client> {
@@ -183,6 +195,10 @@ pub fn ask(model: &str) -> v1::GenerateRequest {
         max_tokens: 10,
         ..v1::GenerateRequest::default()
     }
+}
+
+pub fn inference_key() -> v1::ApiKey {
+    v1::ApiKey { role: v1::Role::Inference.into(), ..v1::ApiKey::default() }
 }
 
 pub fn fault(status: &Status) -> Fault {

@@ -210,7 +210,7 @@ fn read(row: &PgRow) -> Result<Alias, StoreError> {
         name: row.slug("name")?,
         digest: row.digest("digest")?,
         previous_digest: row.optional_digest("previous_digest")?,
-        etag: row.try_get::<Uuid, _>("revision")?.simple().to_string(),
+        etag: row.etag()?,
         updated_at: row.try_get("updated_at")?,
     })
 }

@@ -23,6 +23,9 @@ async fn two_tenants() -> (Database, TenantScope, TenantScope, PgConnection) {
             secret_hash: [1; 32],
             display_name: String::new(),
             role: domain::Role::Inference,
+            limits: domain::KeyLimits::default(),
+            models: None,
+            methods: None,
             expires_at: None,
         };
         own.create_api_key(new).await.expect("create a key");
@@ -44,6 +47,26 @@ async fn a_tenant_sees_its_own_rows_and_no_others_whatever_the_query() {
         let sql = format!("select from {table} where {owner} = '{}'", theirs.id());
         assert!(query(&mut transaction, &sql).await.is_empty(), "{table}");
     }
+}
+
+#[tokio::test]
+async fn a_tenant_sees_its_own_plan_and_no_other() {
+    let (database, ours, _, mut connection) = two_tenants().await;
+    let platform = database.store.platform();
+    for name in ["gold", "silver"] {
+        let slug = name.parse().expect("a slug");
+        platform.create_plan(store::NewPlan { slug, fields: store::PlanFields::default() }).await.expect("create");
+    }
+    let slug = ours.get().await.expect("get").slug;
+    let gold = |fields: &mut store::TenantFields| fields.plan = "gold".parse().expect("a slug");
+    platform.update_tenant(&slug, None, gold).await.expect("update");
+    let mut transaction = as_tenant(&mut connection, &ours).await;
+    let rows = query(&mut transaction, "select slug from plans").await;
+    let seen: Vec<String> = rows.iter().map(|row| sqlx::Row::get(row, "slug")).collect();
+    assert_eq!(seen, ["gold"]);
+    drop(transaction);
+    connection.execute("set role banyan_app").await.expect("take the role");
+    assert!(query(&mut connection, "select from plans").await.is_empty(), "without a tenant none");
 }
 
 #[tokio::test]
@@ -106,6 +129,11 @@ async fn a_tenant_may_not_touch_what_only_the_platform_may() {
     for sql in [
         "update tenants set requests_per_minute = null",
         "delete from tenants",
+        "update tenants set plan = 'default'",
+        "update plans set requests_per_minute = null",
+        "insert into plans (slug, revision) values ('smuggled', gen_random_uuid())",
+        "delete from plans",
+        "update api_keys set requests_per_minute = null, models = null",
         "update api_keys set role = 'tenant_admin'",
         "update api_keys set secret_hash = decode(repeat('09', 32), 'hex')",
         "delete from api_keys",

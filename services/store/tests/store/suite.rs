@@ -5,6 +5,8 @@
 mod adapters;
 #[path = "suite/blobs.rs"]
 mod blobs;
+#[path = "suite/plans.rs"]
+mod plans;
 #[path = "suite/tenants.rs"]
 mod tenants;
 #[path = "suite/usage.rs"]
@@ -19,6 +21,7 @@ use uuid::Uuid;
 
 pub use adapters::*;
 pub use blobs::*;
+pub use plans::*;
 pub use tenants::*;
 pub use usage::*;
 pub use versions::*;
@@ -29,6 +32,9 @@ pub const LEASE: std::time::Duration = std::time::Duration::from_secs(600);
 pub async fn all(store: &Store) {
     a_tenant_lives_from_creation_to_deletion(store).await;
     tenants_are_listed_by_slug_in_pages(store).await;
+    a_plan_lives_from_creation_to_deletion(store).await;
+    a_plan_fills_in_what_its_tenants_limits_leave_open(store).await;
+    the_default_plan_stays(store).await;
     a_tenant_with_adapters_is_deleted_only_by_force(store).await;
     a_key_is_found_by_its_public_id_until_its_tenant_is_gone(store).await;
     a_key_is_revoked_once(store).await;

@@ -120,7 +120,8 @@ impl Platform {
 async fn provide(admin: &Admin, pool: &Pool) -> Result<String, Failure> {
     let limits = TenantLimits {
         requests_per_minute: 1_000_000,
-        tokens_per_minute: 1_000_000_000,
+        input_tokens_per_minute: 1_000_000_000,
+        output_tokens_per_minute: 1_000_000_000,
         concurrent_requests: 10_000,
         adapter_rank_max: 1024,
         ..TenantLimits::default()

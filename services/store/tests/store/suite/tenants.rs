@@ -1,6 +1,6 @@
 //! Tenants and their API keys.
 
-use domain::{Role, TenantLimits};
+use domain::{KeyLimits, Role, TenantLimits};
 use store::{DeleteTenant, NewApiKey, NewTenant, Page, Precondition, Resource, Store, StoreError, TenantFields};
 use time::{Duration, OffsetDateTime};
 
@@ -11,8 +11,8 @@ pub async fn a_tenant_lives_from_creation_to_deletion(store: &Store) {
     let platform = store.platform();
     let name = unique("acme");
     let limits =
-        TenantLimits { tokens_per_minute: Some(5), adapter_bytes_max: Some(1 << 40), ..TenantLimits::default() };
-    let fields = TenantFields { display_name: "Acme – 保险".to_owned(), limits };
+        TenantLimits { input_tokens_per_minute: Some(5), adapter_bytes_max: Some(1 << 40), ..TenantLimits::default() };
+    let fields = TenantFields { display_name: "Acme – 保险".to_owned(), limits, ..TenantFields::default() };
     let new = NewTenant { slug: name.clone(), fields: fields.clone() };
     let made = platform.create_tenant(new.clone()).await.expect("create");
     assert_eq!((&made.slug, &made.fields), (&name, &fields));
@@ -22,22 +22,24 @@ pub async fn a_tenant_lives_from_creation_to_deletion(store: &Store) {
     assert_eq!(store.tenant(made.id).get().await.expect("get its own"), made);
 
     let updated = platform
-        .update_tenant(&name, |fields| {
-            fields.limits.tokens_per_minute = None;
+        .update_tenant(&name, Some(&made.etag), |fields| {
+            fields.limits.input_tokens_per_minute = None;
             fields.limits.concurrent_requests = Some(3);
         })
         .await
         .expect("update");
     assert_eq!(updated.fields.display_name, fields.display_name);
-    let limits = TenantLimits { concurrent_requests: Some(3), tokens_per_minute: None, ..limits };
+    let limits = TenantLimits { concurrent_requests: Some(3), input_tokens_per_minute: None, ..limits };
     assert_eq!(updated.fields.limits, limits);
     assert!(updated.updated_at > made.updated_at && updated.created_at == made.created_at);
     assert_eq!(platform.get_tenant(&name).await.expect("get"), updated);
+    let stale = platform.update_tenant(&name, Some(&made.etag), |_| {}).await;
+    assert_refused!(stale, StoreError::Conflict { what: Resource::Tenant, .. });
 
     platform.delete_tenant(&name, DeleteTenant::IfWithoutAdapters).await.expect("delete");
     assert_refused!(platform.get_tenant(&name).await, StoreError::NotFound { what: Resource::Tenant, .. });
     assert_refused!(store.tenant(made.id).get().await, StoreError::NotFound { .. });
-    assert_refused!(platform.update_tenant(&name, |_| {}).await, StoreError::NotFound { .. });
+    assert_refused!(platform.update_tenant(&name, None, |_| {}).await, StoreError::NotFound { .. });
     assert_refused!(platform.delete_tenant(&name, DeleteTenant::WithAdapters).await, StoreError::NotFound { .. });
 }
 
@@ -90,7 +92,14 @@ pub async fn a_tenant_with_adapters_is_deleted_only_by_force(store: &Store) {
 pub async fn a_key_is_found_by_its_public_id_until_its_tenant_is_gone(store: &Store) {
     let (own, name) = tenant(store).await;
     let expires_at = OffsetDateTime::now_utc().replace_nanosecond(0).expect("in range") + Duration::days(1);
-    let new = || NewApiKey { expires_at: Some(expires_at), ..key("findfind2345", Role::TenantAdmin) };
+    let limits = KeyLimits { output_tokens_per_minute: Some(7), budget_day: Some(1 << 50), ..KeyLimits::default() };
+    let models = Some(vec!["base".to_owned()]);
+    let new = || NewApiKey {
+        expires_at: Some(expires_at),
+        limits,
+        models: models.clone(),
+        ..key("findfind2345", Role::TenantAdmin)
+    };
     let made = own.create_api_key(new()).await.expect("create");
     assert_eq!((made.role, made.expires_at, made.revoked_at), (Role::TenantAdmin, Some(expires_at), None));
     assert_refused!(own.create_api_key(new()).await, StoreError::AlreadyExists { what: Resource::ApiKey, .. });
@@ -104,13 +113,15 @@ pub async fn a_key_is_found_by_its_public_id_until_its_tenant_is_gone(store: &St
 
     store
         .platform()
-        .update_tenant(&name, |fields| fields.limits.requests_per_minute = Some(9))
+        .update_tenant(&name, None, |fields| fields.limits.requests_per_minute = Some(9))
         .await
         .expect("set a limit");
     let found = store.find_api_key("findfind2345").await.expect("look up").expect("known");
     assert_eq!((found.id, found.tenant, &found.tenant_slug), (made.id, own.id(), &name));
     assert_eq!((found.secret_hash, found.role, found.expires_at), ([7; 32], Role::TenantAdmin, Some(expires_at)));
     assert_eq!((found.share_group, found.limits.requests_per_minute), (own.id().uuid(), Some(9)));
+    assert_eq!((found.key_limits, &found.models, &found.methods), (limits, &models, &None));
+    assert_eq!((made.limits, &made.models, &made.methods), (limits, &models, &None));
     for unknown in ["", "findfind234", "findfind2345 ", "' or true --", "%"] {
         assert!(store.find_api_key(unknown).await.expect("look up").is_none(), "{unknown}");
     }
@@ -150,13 +161,20 @@ pub async fn values_that_the_schema_refuses_are_called_by_name(store: &Store) {
         StoreError::InvalidValue { field: "text", .. }
     );
     assert_refused!(
-        store.platform().update_tenant(&name, |fields| fields.display_name = long).await,
+        store.platform().update_tenant(&name, None, |fields| fields.display_name = long).await,
         StoreError::InvalidValue { field: "display_name", .. }
     );
     assert_refused!(
-        store.platform().update_tenant(&name, |fields| fields.limits.adapters_max = Some(0)).await,
+        store.platform().update_tenant(&name, None, |fields| fields.limits.adapters_max = Some(0)).await,
         StoreError::InvalidValue { field: "limits", .. }
     );
+    let much = |fields: &mut TenantFields| fields.limits.budget_month = Some(1 << 53);
+    assert_refused!(
+        store.platform().update_tenant(&name, None, much).await,
+        StoreError::InvalidValue { field: "limits", .. }
+    );
+    let none = NewApiKey { models: Some(Vec::new()), ..key("nonemodels22", Role::Inference) };
+    assert_refused!(own.create_api_key(none).await, StoreError::InvalidValue { field: "scopes", .. });
 }
 
 fn key(public_id: &str, role: Role) -> NewApiKey {
@@ -165,6 +183,9 @@ fn key(public_id: &str, role: Role) -> NewApiKey {
         secret_hash: [7; 32],
         display_name: "a key".to_owned(),
         role,
+        limits: KeyLimits::default(),
+        models: None,
+        methods: None,
         expires_at: None,
     }
 }

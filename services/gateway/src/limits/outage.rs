@@ -1,0 +1,96 @@
+//! What happens while the shared limits do not answer: at most a few requests wait for them, then nobody does until one
+//! has found them back. A tenant's plan says what becomes of its requests meanwhile: `closed` refuses them, `open` lets
+//! them go on, counted in this gateway's memory.
+
+use std::time::{Duration, Instant};
+
+use domain::Outage;
+use futures::{FutureExt as _, future::BoxFuture};
+
+use super::{Ask, Denied, Extended, InProcessLimits, LimitsUnavailable, RateLimits, Used, breaker::Breaker};
+
+/// Shared limits, and what stands in for them.
+pub struct OutageLimits<S> {
+    shared: S,
+    local: InProcessLimits,
+    breaker: Breaker,
+}
+
+impl<S: RateLimits> OutageLimits<S> {
+    /// After `failures_max` calls in a row without an answer, `shared` is not called for `pause`.
+    pub fn new(shared: S, failures_max: u32, pause: Duration) -> Self {
+        Self { shared, local: InProcessLimits::default(), breaker: Breaker::new(failures_max, pause) }
+    }
+
+    /// A call to the shared limits, unless they are known not to answer.
+    async fn ask<T>(
+        &self,
+        call: impl Future<Output = Result<T, LimitsUnavailable>> + Send,
+    ) -> Result<T, LimitsUnavailable> {
+        if !self.breaker.allows(Instant::now()) {
+            return Err(LimitsUnavailable("they have not answered for a while".to_owned()));
+        }
+        let answer = call.await;
+        match &answer {
+            Ok(_) if self.breaker.succeeded() => tracing::info!("the shared rate limits answer again"),
+            Ok(_) => {}
+            Err(error) if self.breaker.failed(Instant::now()) => {
+                tracing::error!(%error, "the shared rate limits do not answer: every plan's own rule holds");
+            }
+            Err(_) => {}
+        }
+        answer
+    }
+}
+
+impl<S: RateLimits> RateLimits for OutageLimits<S> {
+    fn reserve<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Result<u32, Denied>> {
+        async move {
+            let reserved = self.shared.reserve(ask).map(|reserved| match reserved {
+                Err(Denied::Unavailable(error)) => Err(error),
+                answered => Ok(answered),
+            });
+            match (self.ask(reserved).await, ask.outage) {
+                (Ok(answered), _) => answered,
+                (Err(_), Outage::Open) => self.local.reserve(ask).await,
+                (Err(error), Outage::Closed) => Err(Denied::Unavailable(error)),
+            }
+        }
+        .boxed()
+    }
+
+    fn extend<'a>(&'a self, ask: &'a Ask, total: u32) -> BoxFuture<'a, Result<Extended, LimitsUnavailable>> {
+        async move {
+            match self.local.extend(ask, total).await? {
+                Extended::Unknown => {}
+                extended => return Ok(extended),
+            }
+            match (self.ask(self.shared.extend(ask, total)).await, ask.outage) {
+                // What it uses beyond its grant is a debt when it is settled.
+                (Err(_), Outage::Open) => Ok(Extended::Granted { total, stopped_by: Vec::new() }),
+                (answered, _) => answered,
+            }
+        }
+        .boxed()
+    }
+
+    fn settle<'a>(&'a self, ask: &'a Ask, used: Used) -> BoxFuture<'a, Result<bool, LimitsUnavailable>> {
+        async move {
+            if self.local.settle(ask, used).await? {
+                return Ok(true);
+            }
+            self.ask(self.shared.settle(ask, used)).await
+        }
+        .boxed()
+    }
+
+    fn renew<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Result<bool, LimitsUnavailable>> {
+        async move {
+            if self.local.renew(ask).await? {
+                return Ok(true);
+            }
+            self.ask(self.shared.renew(ask)).await
+        }
+        .boxed()
+    }
+}
