@@ -84,6 +84,9 @@ pub struct FairnessConfig {
     pub rank_cost: u32,
     /// Of one MiB of an adapter that is loaded.
     pub adapter_mib_cost: u32,
+    /// Prompt tokens computed in one step while more than one tenant has requests: a long prompt of one makes the step
+    /// long for all. At most `prefill_tokens_max`.
+    pub contended_prefill_tokens_max: usize,
     /// Steps for which a lower class, or in a step's prompt rows a tenant, is passed over before it has its turn.
     pub turn_after_steps: u32,
     /// Loads that begin before that of the one which has waited for longest, whoever's turn it is.
@@ -112,6 +115,7 @@ impl Default for FairnessConfig {
             generated_token_cost: 200,
             rank_cost: 1,
             adapter_mib_cost: 1000,
+            contended_prefill_tokens_max: 256,
             turn_after_steps: 128,
             turn_after_loads: 16,
             grant_wait_steps: 32,
@@ -135,7 +139,7 @@ impl FairnessConfig {
     }
 
     pub(crate) fn load_cost(&self, bytes: u64) -> u64 {
-        let cost = u128::from(bytes) * u128::from(self.adapter_mib_cost) >> 20;
+        let cost = (u128::from(bytes) * u128::from(self.adapter_mib_cost)) >> 20;
         u64::try_from(cost).unwrap_or(u64::MAX)
     }
 
@@ -229,6 +233,7 @@ impl EngineConfig {
             ("prefill_tokens_max", self.prefill_tokens_max as u64),
             ("speculative_ngram_min", self.speculative_ngram_min as u64),
             ("fairness.weight", u64::from(self.fairness.weight)),
+            ("fairness.contended_prefill_tokens_max", self.fairness.contended_prefill_tokens_max as u64),
             ("fairness.tenant_waiting_max", self.fairness.tenant_waiting_max as u64),
             ("grammar.threads", self.grammar.threads as u64),
             ("adapter_loads_max", self.adapter_loads_max as u64),

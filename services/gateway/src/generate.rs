@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use domain::{Detail, Fault, ModelName, Reason};
+use domain::{Detail, Fault, ModelName, Reason, TenantId};
 use store::Store;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument as _, info_span};
@@ -67,7 +67,7 @@ impl Generator {
         };
         let lease = reservation.lease().clone();
         let mut meter = Meter::start(tenant, &session, &subject, reservation, place, self.metrics.clone());
-        let job = job(&session, &model, prompt, max_tokens, request);
+        let job = job(tenant, &session, &model, prompt, max_tokens, request);
         let picking = self
             .workers
             .generate(&job, session.deadline, |worker| meter.reached(worker))
@@ -139,9 +139,17 @@ impl Generator {
     }
 }
 
-fn job(session: &Session, model: &PinnedModel, prompt: Vec<u32>, max_tokens: u32, request: GenerateRequest) -> Job {
+fn job(
+    tenant: TenantId,
+    session: &Session,
+    model: &PinnedModel,
+    prompt: Vec<u32>,
+    max_tokens: u32,
+    request: GenerateRequest,
+) -> Job {
     Job {
         id: session.id,
+        tenant,
         share_group: session.identity.share_group,
         pin: model.pin,
         base: model.base.digest,

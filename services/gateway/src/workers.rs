@@ -66,6 +66,8 @@ pub struct Pin {
 #[derive(Clone, Debug)]
 pub struct Job {
     pub id: RequestId,
+    /// Who pays, and whose turn it is at a worker.
+    pub tenant: TenantId,
     pub share_group: Uuid,
     pub pin: Option<Pin>,
     pub base: Digest,

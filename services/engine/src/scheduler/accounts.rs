@@ -121,6 +121,11 @@ impl Accounts {
         self.active.iter().rev().map(|(service, tenant)| (*tenant, *service))
     }
 
+    /// More than one tenant has requests.
+    pub fn contend(&self) -> bool {
+        self.active.len() > 1
+    }
+
     /// Tenants that are remembered, with requests or without.
     #[cfg(test)]
     pub fn known(&self) -> usize {

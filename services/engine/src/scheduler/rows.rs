@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::HashSet;
 
-use super::{Scheduler, Slice};
+use super::{Limits, Scheduler, Slice};
 use crate::blocks::blocks_for;
 use crate::model::BLOCK_TOKENS;
 use crate::sequence::Sequence;
@@ -37,7 +37,9 @@ impl<A> Scheduler<A> {
         };
         let mut prompts: Vec<_> = self.running.iter().filter(computes).map(turn).collect();
         prompts.sort_unstable();
-        let mut left = self.limits.prefill_tokens_max;
+        let Limits { prefill_tokens_max, fairness, .. } = &self.limits;
+        let contended = fairness.contended_prefill_tokens_max.min(*prefill_tokens_max);
+        let mut left = if self.accounts.contend() { contended } else { *prefill_tokens_max };
         let mut tenants = HashSet::new();
         for (.., arrival) in prompts {
             let Some(index) = self.find(arrival) else { continue };

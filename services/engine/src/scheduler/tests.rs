@@ -400,7 +400,7 @@ proptest! {
                 let (prompt, granted, max_tokens) = granted.get_mut(&arrival).expect("known");
                 prop_assert_eq!(tokens, *prompt + *granted as usize, "beyond its grant");
                 // A third of those that wait for one get a further grant in each step.
-                if (arrival as usize + steps) % 3 == 0 {
+                if (arrival as usize + steps).is_multiple_of(3) {
                     *granted = (*granted + 5).min(*max_tokens);
                     prop_assert!(world.scheduler.extend(arrival, Extension::More(*granted)).is_none());
                 }

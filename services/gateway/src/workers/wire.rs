@@ -24,6 +24,8 @@ pub fn job(job: &Job) -> wire::GenerateRequest {
         ignore_eos: job.ignore_eos,
         base_digest: job.base.to_string(),
         response_format: job.response_format.as_ref().map(response_format),
+        // On the worker's own terms.
+        share: Some(wire::Share { tenant_id: job.tenant.to_string(), ..wire::Share::default() }),
         ..wire::GenerateRequest::default()
     }
 }
