@@ -33,7 +33,7 @@ pub(crate) struct Scheduler<A = Adapter> {
     /// Ordered by age, the oldest first.
     running: Vec<Sequence<A>>,
     accounts: Accounts,
-    /// Steps for which somebody of a class could have run and nobody of it was let in.
+    /// Steps for which somebody of a class could have run and nobody of it was let in, while there was a higher one.
     passed_over: BTreeMap<u32, u32>,
     /// Who has caused the loads that are under way.
     causes: HashMap<AdapterKey, TenantId>,

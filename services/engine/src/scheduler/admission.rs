@@ -40,9 +40,12 @@ impl<A> Scheduler<A> {
             }
         }
         aside.into_iter().for_each(|tenant| self.waiting.stand(tenant, &self.accounts));
+        let runs = self.running.iter().map(|sequence| sequence.share.priority).max();
+        let highest = runs.max(classes.first().copied()).unwrap_or_default();
         let still: BTreeMap<u32, u32> = classes
             .into_iter()
-            .filter(|class| !served.contains(class))
+            // The highest of all is never passed over; it only waits for room.
+            .filter(|class| *class < highest && !served.contains(class))
             .map(|class| (class, self.passed_over.get(&class).map_or(1, |steps| steps.saturating_add(1))))
             .collect();
         self.passed_over = still;
