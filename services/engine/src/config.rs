@@ -115,7 +115,7 @@ impl Default for FairnessConfig {
             generated_token_cost: 200,
             rank_cost: 1,
             adapter_mib_cost: 1000,
-            contended_prefill_tokens_max: 256,
+            contended_prefill_tokens_max: 128,
             turn_after_steps: 128,
             turn_after_loads: 16,
             grant_wait_steps: 32,

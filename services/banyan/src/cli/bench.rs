@@ -293,7 +293,7 @@ are taken turn by turn, and medians are printed.
 
 Examples:
   banyan bench fairness
-  banyan bench fairness --set prefill_tokens_max=64 --repeats 5
+  banyan bench fairness --set fairness.contended_prefill_tokens_max=64 --repeats 10
   banyan bench fairness --flood 200 --pause-ms 200";
 
 /// A flood beside others.
@@ -321,13 +321,13 @@ pub struct FairnessBenchArgs {
     pub flood_prompt_tokens: u32,
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub flood_decode_tokens: u32,
-    #[arg(long, value_name = "N", default_value = "1", value_parser = not_negative)]
+    #[arg(long, value_name = "N", default_value = "0.5", value_parser = not_negative)]
     pub warm_up_seconds: f64,
-    /// Length of one turn of a phase.
-    #[arg(long, value_name = "N", default_value = "10", value_parser = positive)]
+    /// Length of one turn of a phase: short, so that a drift of the machine hits all phases alike.
+    #[arg(long, value_name = "N", default_value = "2", value_parser = positive)]
     pub seconds: f64,
     /// Turns of each phase.
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub repeats: u32,
 }
 
