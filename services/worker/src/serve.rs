@@ -1,5 +1,5 @@
 //! The worker's service: the engine on the wire. Every call checks, asks the engine, answers; nothing is kept between
-//! calls. Who may call was decided before ([`crate::auth`]).
+//! calls but how fast it was. Who may call was decided before ([`crate::auth`]).
 
 use std::{sync::Arc, time::Duration};
 
