@@ -6,6 +6,7 @@ mod ceilings;
 mod client;
 mod clients;
 pub(crate) mod cpu_time;
+mod fairness;
 mod gateway;
 mod load;
 mod machine;
@@ -39,6 +40,7 @@ pub fn bench(args: &BenchArgs, as_json: bool) -> Outcome {
         Some(BenchMode::Clients(args)) => clients::clients(args, as_json),
         Some(BenchMode::Load(args)) => load::load(args, as_json),
         Some(BenchMode::Storm(args)) => storm::storm(args, as_json),
+        Some(BenchMode::Fairness(args)) => fairness::fairness(args, as_json),
         Some(BenchMode::Swap(args)) => swap::swap(args, as_json),
         Some(BenchMode::Gateway(args)) => gateway::gateway(args, as_json),
         Some(BenchMode::Machine(args)) => ceilings::machine(args, as_json),

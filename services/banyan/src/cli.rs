@@ -13,8 +13,8 @@ pub use admin::{
     RoleArg, TenantArgs, TenantVerb,
 };
 pub use bench::{
-    BenchArgs, BenchBaseArgs, BenchMode, CeilingArgs, ClientsBenchArgs, ColdFromArgs, CpuArgs, GatewayBenchArgs,
-    LoadBenchArgs, MachineBenchArgs, PhaseArg, SpeedBenchArgs, StormBenchArgs, SwapBenchArgs,
+    BenchArgs, BenchBaseArgs, BenchMode, CeilingArgs, ClientsBenchArgs, ColdFromArgs, CpuArgs, FairnessBenchArgs,
+    GatewayBenchArgs, LoadBenchArgs, MachineBenchArgs, PhaseArg, SpeedBenchArgs, StormBenchArgs, SwapBenchArgs,
 };
 pub use connection::{ConnectionArgs, DataArgs};
 pub use inference::{ChatArgs, FormatArgs, GenerateArgs, ModelsArgs, SamplingArgs};

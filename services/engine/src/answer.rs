@@ -9,8 +9,11 @@ use crate::request::GenerateRequest;
 use crate::sampler::{Sampled, Sampler};
 use crate::text::{Decoder, StopMatcher, TextModel};
 
-/// Messages besides one for each token: prompt log-probabilities and the end.
+/// Messages besides those for each token: prompt log-probabilities, the rest of a text that was cut, and the end.
 const OTHER_EVENTS: usize = 4;
+
+/// Messages for each token: itself, and that nothing comes behind it for now.
+const TOKEN_EVENTS: usize = 2;
 
 /// Everything of a request that is not scheduling.
 pub(crate) struct Answer {
@@ -42,7 +45,7 @@ impl Answer {
         eos: &[u32],
         base_digest: Digest,
     ) -> (Self, mpsc::Receiver<Event>) {
-        let (events, receiver) = mpsc::channel(request.max_tokens as usize + OTHER_EVENTS);
+        let (events, receiver) = mpsc::channel(request.max_tokens as usize * TOKEN_EVENTS + OTHER_EVENTS);
         let parent = tracing::info_span!(
             "engine.request", id = request.id, tenant = %request.tenant,
             adapter = request.adapter_digest().map(tracing::field::display), prompt_tokens = request.prompt.len(),
@@ -64,11 +67,6 @@ impl Answer {
             parent,
         };
         (answer, receiver)
-    }
-
-    /// The client is gone.
-    pub fn cancelled(&self) -> bool {
-        self.events.is_closed()
     }
 
     /// No token is wanted, only the prompt's log-probabilities.
@@ -145,6 +143,23 @@ impl Answer {
         self.phase.record("tokens", usage.completion_tokens);
         let (base_digest, adapter_digest) = (self.base_digest, self.adapter_digest);
         self.unsent.push(Event::Done { reason, usage, base_digest, adapter_digest });
+    }
+
+    /// Nothing comes for now.
+    pub fn parks(&mut self) {
+        self.unsent.push(Event::Parked);
+    }
+
+    /// Ends behind the last token that was pushed; text that was held back comes out.
+    pub fn cut(&mut self, usage: Usage) {
+        let mut text = self.stop.push(&self.decoder.finish());
+        text += &self.stop.finish();
+        if !text.is_empty() {
+            self.unsent.push(Event::Step { text, tokens: Vec::new() });
+        }
+        // A stop string that only the last bytes completed is what the client sees the end of.
+        let reason = if self.stop.stopped() { FinishReason::Stop } else { FinishReason::Budget };
+        self.finish(reason, usage);
     }
 
     pub fn fail(&mut self, fault: Fault) {

@@ -32,6 +32,8 @@ pub struct EngineConfig {
     pub speculative_rows_max: usize,
     /// Longest pause, in steps, of a sequence whose guesses keep being wrong.
     pub speculative_pause_max: usize,
+    /// Whose turn it is, and what a tenant may hold.
+    pub fairness: FairnessConfig,
     /// Structured output.
     pub grammar: GrammarConfig,
     /// Memory for ready adapters.
@@ -59,6 +61,91 @@ pub struct EngineConfig {
     pub retry_after_ms: u64,
     /// Steps that may crash one after the other before the engine reports itself unhealthy and refuses work.
     pub step_failures_max: u32,
+}
+
+/// Fairness between tenants: virtual token counters, classes, and the defaults of a [`crate::Share`].
+///
+/// Costs are relative to one another. A tenant's counter rises by the cost of what it got, over its weight; the least
+/// counter goes first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FairnessConfig {
+    /// Of a tenant whose requests do not say.
+    pub weight: u32,
+    /// Of a tenant whose requests do not say; higher goes first.
+    pub priority: u32,
+    /// Of one prompt token that is computed.
+    pub prompt_token_cost: u32,
+    /// Of one prompt token whose keys and values are in the prefix cache.
+    pub cached_token_cost: u32,
+    /// Of one token that is generated.
+    pub generated_token_cost: u32,
+    /// On top, of each of these tokens, for each rank of the adapter.
+    pub rank_cost: u32,
+    /// Of one MiB of an adapter that is loaded.
+    pub adapter_mib_cost: u32,
+    /// Prompt tokens computed in one step while more than one tenant has requests: a long prompt of one makes the step
+    /// long for all. At most `prefill_tokens_max`.
+    pub contended_prefill_tokens_max: usize,
+    /// Steps for which a lower class, or in a step's prompt rows a tenant, is passed over before it has its turn.
+    pub turn_after_steps: u32,
+    /// Loads that begin before that of the one which has waited for longest, whoever's turn it is.
+    pub turn_after_loads: u32,
+    /// Steps that a sequence without a further grant keeps its place and its KV blocks, if others want them.
+    pub grant_wait_steps: u32,
+    /// Requests of one tenant that wait; one more is refused at once.
+    pub tenant_waiting_max: usize,
+    /// KV blocks that one tenant holds at a time; 0: all.
+    pub tenant_kv_blocks_max: u32,
+    /// Adapters in memory or on their way that one tenant has asked for; 0: as many as there is memory for.
+    pub tenant_adapters_max: u32,
+    /// Tenants without requests whose counters are kept because they are ahead of the others.
+    pub idle_tenants_max: usize,
+    /// Tenants listed in a status report, those that have had most first.
+    pub listed_tenants_max: usize,
+}
+
+impl Default for FairnessConfig {
+    fn default() -> Self {
+        Self {
+            weight: 100,
+            priority: 100,
+            prompt_token_cost: 100,
+            cached_token_cost: 5,
+            generated_token_cost: 200,
+            rank_cost: 1,
+            adapter_mib_cost: 1000,
+            contended_prefill_tokens_max: 128,
+            turn_after_steps: 128,
+            turn_after_loads: 16,
+            grant_wait_steps: 32,
+            tenant_waiting_max: 128,
+            tenant_kv_blocks_max: 0,
+            tenant_adapters_max: 0,
+            idle_tenants_max: 10_000,
+            listed_tenants_max: 100,
+        }
+    }
+}
+
+impl FairnessConfig {
+    /// Of a prompt's tokens under an adapter of this rank.
+    pub(crate) fn prompt_cost(&self, computed: usize, cached: usize, rank: usize) -> u64 {
+        self.tokens_cost(computed, self.prompt_token_cost, rank) + self.tokens_cost(cached, self.cached_token_cost, 0)
+    }
+
+    pub(crate) fn generated_cost(&self, tokens: usize, rank: usize) -> u64 {
+        self.tokens_cost(tokens, self.generated_token_cost, rank)
+    }
+
+    pub(crate) fn load_cost(&self, bytes: u64) -> u64 {
+        let cost = (u128::from(bytes) * u128::from(self.adapter_mib_cost)) >> 20;
+        u64::try_from(cost).unwrap_or(u64::MAX)
+    }
+
+    fn tokens_cost(&self, tokens: usize, each: u32, rank: usize) -> u64 {
+        tokens as u64 * (u64::from(each) + rank as u64 * u64::from(self.rank_cost))
+    }
 }
 
 /// Stack that a byte of a hostile grammar may need (a test in `grammar/tests.rs` holds this).
@@ -118,6 +205,7 @@ impl Default for EngineConfig {
             speculative_ngram_max: 4,
             speculative_rows_max: 8,
             speculative_pause_max: 64,
+            fairness: FairnessConfig::default(),
             grammar: GrammarConfig::default(),
             adapter_bytes_max: 1 << 30,
             adapter_loads_max: 2,
@@ -144,6 +232,9 @@ impl EngineConfig {
             ("waiting_max", self.waiting_max as u64),
             ("prefill_tokens_max", self.prefill_tokens_max as u64),
             ("speculative_ngram_min", self.speculative_ngram_min as u64),
+            ("fairness.weight", u64::from(self.fairness.weight)),
+            ("fairness.contended_prefill_tokens_max", self.fairness.contended_prefill_tokens_max as u64),
+            ("fairness.tenant_waiting_max", self.fairness.tenant_waiting_max as u64),
             ("grammar.threads", self.grammar.threads as u64),
             ("adapter_loads_max", self.adapter_loads_max as u64),
             ("adapter_cache_writes_max", self.adapter_cache_writes_max as u64),

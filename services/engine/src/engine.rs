@@ -19,9 +19,8 @@ use crate::prefix_cache::PrefixCache;
 use crate::request::Bounds;
 use crate::residents::{AdapterKey, Lane, Residents};
 use crate::runner::{Outcome, Runner};
-use crate::scheduler::{Scheduler, Slice};
+use crate::scheduler::{Limits, Scheduler, Slice};
 use crate::sequence::Sequence;
-use crate::speculation::Speculation;
 use crate::status::{RosterSender, Status, StatusBoard, Totals};
 use crate::text::TextModel;
 
@@ -74,7 +73,8 @@ impl Engine {
         let inbox = Arc::new(Inbox::new(config.waiting_max));
         let EngineConfig { adapter_bytes_max, adapter_loads_max, adapter_patience_steps, .. } = config;
         let cache = open_cache(&config)?;
-        let mut residents = Residents::new(adapter_bytes_max, adapter_loads_max, adapter_patience_steps);
+        let residents = Residents::new(adapter_bytes_max, adapter_loads_max, adapter_patience_steps);
+        let mut residents = residents.with_passes(config.fairness.turn_after_loads);
         if let Some((cache, _)) = &cache {
             let (cache, storage) = (Arc::clone(cache), Adapter::storage_number(&model));
             let is_here = move |key: &AdapterKey| cache.is_listed(&CacheKey { adapter: *key, storage });
@@ -104,7 +104,7 @@ impl Engine {
         let desk = Arc::clone(grammars.desk());
         let pool = BlockPool::new(blocks, config.prefix_cache.then(PrefixCache::new));
         let mut engine = Self {
-            scheduler: Scheduler::new(pool, config.running_max, config.prefill_tokens_max, Speculation::of(&config)),
+            scheduler: Scheduler::new(pool, Limits::of(&config)),
             residents,
             runner: Runner::new(Arc::clone(&model), blocks),
             loader,
@@ -143,28 +143,41 @@ impl Engine {
 
     /// One round: what arrived, who is gone, who is next, compute, send. False when it is over.
     fn turn(&mut self) -> bool {
-        let running = self.scheduler.running();
-        let idle = running.iter().all(Sequence::is_held_up)
-            && (!running.is_empty() || !self.scheduler.can_go_on(&self.residents));
-        let arrivals = self.inbox.take(idle);
+        let arrivals = self.inbox.take(self.is_idle());
         arrivals.submitted.into_iter().for_each(|sequence| self.scheduler.enqueue(sequence));
         arrivals.loaded.into_iter().for_each(|loaded| self.finish_load(loaded));
-        self.scheduler.remove_cancelled();
+        self.scheduler.cancel(&arrivals.cancelled);
+        for (arrival, extension) in arrivals.extended {
+            if let Some(mut sequence) = self.scheduler.extend(arrival, extension) {
+                end_at_grant(&mut sequence);
+            }
+        }
         for mut sequence in self.scheduler.remove_refused() {
             let fault = sequence.refusal().unwrap_or_else(Fault::internal);
             sequence.answer.fail(fault);
         }
         self.provide_adapters();
         let slices = self.scheduler.schedule();
-        self.inbox.set_waiting(self.scheduler.waiting());
+        self.inbox.set_waiting(self.scheduler.waiting(), self.scheduler.take_changed_lines());
         if !slices.is_empty() {
             self.step(&slices);
         }
         self.report();
         if self.board.roster.take_wanted() {
+            self.board.write_tenants(self.scheduler.tenants(self.config.fairness.listed_tenants_max));
             self.roster.send_replace(self.residents.list().into());
         }
         !(arrivals.stopping && self.scheduler.running().is_empty() && self.scheduler.waiting() == 0)
+    }
+
+    /// Nothing can be done before somebody says something.
+    fn is_idle(&self) -> bool {
+        let running = self.scheduler.running();
+        let computes = |sequence: &Sequence| !sequence.is_held_up() && !sequence.is_parked();
+        if running.iter().any(computes) {
+            return false;
+        }
+        running.iter().any(Sequence::is_held_up) || !self.scheduler.can_go_on(&self.residents)
     }
 
     /// Leases for those that wait; loads for what is not there.
@@ -173,7 +186,8 @@ impl Engine {
         let given_up = residents.settle(|key| scheduler.waits_for(key).is_some());
         scheduler.lease_adapters(residents);
         for lane in Lane::ALL {
-            while let Some(key) = residents.next_load(lane, |key| scheduler.waits_for(key).is_some()) {
+            while let Some(key) = residents.next_load(lane, |key| scheduler.load_turn(key)) {
+                scheduler.load_begins(&key);
                 // A pin is loaded for nobody in particular.
                 let span = scheduler.waits_for(&key).map_or_else(tracing::Span::none, |it| it.answer.span().clone());
                 loader.load(key, lane, &span);
@@ -183,8 +197,11 @@ impl Engine {
     }
 
     fn finish_load(&mut self, loaded: Loaded) {
-        if let Err(fault) = self.residents.finish_load(loaded.key, loaded.adapter) {
-            self.fail_waiting(&loaded.key, &fault);
+        let key = loaded.key;
+        let bytes = loaded.adapter.as_ref().map_or(0, |load| load.bytes);
+        self.scheduler.load_ended(&key, bytes);
+        if let Err(fault) = self.residents.finish_load(key, loaded.adapter) {
+            self.fail_waiting(&key, &fault);
         }
     }
 
@@ -258,15 +275,21 @@ impl Engine {
                 guide.advance(id);
             }
         }
+        let spent = reason.is_none() && !broken && sequence.has_spent_its_grant();
         if let Some(reason) = reason {
             let usage = usage(sequence);
             sequence.answer.finish(reason, usage);
         } else if broken {
             fail_broken(sequence);
+        } else if spent {
+            let usage = usage(sequence);
+            sequence.answer.cut(usage);
+        } else if sequence.is_parked() {
+            sequence.answer.parks();
         }
         self.totals.accepted_tokens += accepted as u64;
         self.scheduler.drafted(slice.index, accepted);
-        reason.is_some() || broken
+        reason.is_some() || broken || spent
     }
 
     fn step_failed(&mut self, slices: &[Slice]) {
@@ -288,7 +311,7 @@ impl Engine {
         for mut sequence in self.scheduler.remove_all() {
             sequence.answer.fail(Fault::internal());
         }
-        self.inbox.set_waiting(0);
+        self.inbox.set_waiting(0, self.scheduler.take_changed_lines());
         self.report();
     }
 
@@ -328,6 +351,13 @@ fn open_cache(config: &EngineConfig) -> Result<Option<(Arc<AdapterCache>, usize)
     let cache = AdapterCache::open(dir, config.adapter_cache_bytes_max)
         .map_err(|source| EngineError::AdapterCache { dir: dir.clone(), source })?;
     Ok(Some((Arc::new(cache), config.adapter_cache_writes_max)))
+}
+
+/// Nothing more is granted.
+fn end_at_grant(sequence: &mut Sequence) {
+    let usage = usage(sequence);
+    sequence.answer.cut(usage);
+    sequence.answer.deliver();
 }
 
 fn fail_broken(sequence: &mut Sequence) {

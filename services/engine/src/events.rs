@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use domain::{Digest, Fault};
 use tokio_sync::sync::mpsc;
 
+use crate::grant::Extension;
 use crate::inbox::Inbox;
 
 /// A part of an answer. A stream ends with exactly one `Done` or `Failed`.
@@ -18,6 +19,8 @@ pub enum Event {
         text: String,
         tokens: Vec<Token>,
     },
+    /// All that was granted is generated: nothing more comes until [`crate::EngineHandle::extend`] or the end.
+    Parked,
     Done {
         reason: FinishReason,
         usage: Usage,
@@ -51,6 +54,8 @@ pub enum FinishReason {
     Stop,
     /// `max_tokens`.
     Length,
+    /// What was granted is used up, and no more will be.
+    Budget,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,12 +70,15 @@ pub struct Usage {
 pub struct EventStream {
     receiver: mpsc::Receiver<Event>,
     inbox: Arc<Inbox>,
+    arrival: u64,
+    /// Under which it can be extended.
+    id: Option<String>,
     ended: bool,
 }
 
 impl EventStream {
-    pub(crate) fn new(receiver: mpsc::Receiver<Event>, inbox: Arc<Inbox>) -> Self {
-        Self { receiver, inbox, ended: false }
+    pub(crate) fn new(receiver: mpsc::Receiver<Event>, inbox: Arc<Inbox>, arrival: u64, id: Option<String>) -> Self {
+        Self { receiver, inbox, arrival, id, ended: false }
     }
 
     /// The next event; `None` after the last. For async code, under any runtime.
@@ -92,6 +100,11 @@ impl EventStream {
         self.seen(event)
     }
 
+    /// Ends the answer with [`FinishReason::Budget`], if it is parked now; the events that end it follow.
+    pub fn end_if_parked(&self) {
+        self.inbox.extend(self.arrival, Extension::EndIfParked);
+    }
+
     /// An engine that died says nothing: the end is a failure unless an end was announced.
     fn seen(&mut self, event: Option<Event>) -> Option<Event> {
         let event = event.or_else(|| (!self.ended).then(|| Event::Failed(Fault::internal())));
@@ -103,8 +116,6 @@ impl EventStream {
 impl Drop for EventStream {
     fn drop(&mut self) {
         self.receiver.close();
-        if !self.ended {
-            self.inbox.wake();
-        }
+        self.inbox.stream_dropped(self.arrival, self.id.as_deref(), self.ended);
     }
 }

@@ -4,19 +4,32 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use domain::{Digest, Fault, Reason};
+use domain::{Detail, Digest, Fault, Reason, TenantId};
 
 use crate::answer::Answer;
 use crate::events::EventStream;
 use crate::grammar::{Desk, Guide};
+use crate::grant::{Extension, Grant};
 use crate::inbox::{Inbox, NotTaken};
 use crate::model::Model;
 use crate::prefix_cache::Scope;
 use crate::request::{Bounds, GenerateRequest};
 use crate::residents::{AdapterKey, ResidentStatus};
+use crate::scheduler::LineLength;
 use crate::sequence::Sequence;
-use crate::status::{Status, StatusBoard};
+use crate::share::Share;
+use crate::status::{Status, StatusBoard, TenantStatus};
 use crate::text::TextModel;
+
+/// The subject of the quota that a tenant's full queue is refused with.
+pub const TENANT_QUEUE: &str = "tenant_queue";
+
+/// Whether more may be granted later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grants {
+    Open,
+    Closed,
+}
 
 /// Submits requests to an engine. When the last clone is dropped, the engine ends after the requests that it has.
 #[derive(Clone)]
@@ -63,15 +76,40 @@ impl EngineHandle {
             adapter: request.adapter.map(|key| key.digest),
             rope_key: model.rope_key(request.prompt.len()),
         };
+        let granted = request.granted_tokens.filter(|granted| *granted < request.max_tokens);
+        let id = granted.and((!request.id.is_empty()).then(|| request.id.clone()));
         let (answer, events) = Answer::new(&request, text, &model.config().eos_token_ids, self.base_digest());
         let mut sequence = Sequence::new(scope, request.adapter, request.prompt, request.max_tokens as usize, answer);
+        sequence.share = request.share.filled(&bounds.config);
+        sequence.grant = Grant::new(granted.unwrap_or(request.max_tokens) as usize);
         let (guide, compile) = request.response_format.map(|format| Guide::new(grammars, format)).unzip();
         sequence.guide = guide;
-        inbox.submit(sequence).map_err(|reason| self.not_taken(&reason))?;
+        let arrival = inbox.submit(sequence, id.clone()).map_err(|reason| self.not_taken(&reason))?;
         if let Some(job) = compile {
             grammars.begin(job);
         }
-        Ok(EventStream::new(events, Arc::clone(inbox)))
+        Ok(EventStream::new(events, Arc::clone(inbox), arrival, id))
+    }
+
+    /// Lets the answer to this request have `granted` tokens in all; never fewer than before. With [`Grants::Closed`] it
+    /// ends there with [`crate::FinishReason::Budget`]. Never waits. False if no such request is here, or if it was
+    /// granted as a whole.
+    pub fn extend(&self, id: &str, granted: u32, more: Grants) -> bool {
+        let extension = match more {
+            Grants::Open => Extension::More(granted),
+            Grants::Closed => Extension::Last(granted),
+        };
+        self.shared.inbox.extend_by_id(id, extension)
+    }
+
+    /// Requests of this tenant that wait, and the prompt tokens that are computed before those of a further one.
+    pub fn line(&self, tenant: TenantId) -> LineLength {
+        self.shared.inbox.line(tenant)
+    }
+
+    /// The terms on which a request with this share runs: every default filled in.
+    pub fn terms(&self, share: Share) -> Share {
+        share.filled(&self.shared.bounds.config)
     }
 
     /// How the engine was doing after its latest step, and how many requests wait now.
@@ -93,6 +131,12 @@ impl EngineHandle {
     /// The list that was made last: not new, but had without waiting for a step to end.
     pub fn latest_residents(&self) -> Arc<[ResidentStatus]> {
         self.shared.board.roster.latest()
+    }
+
+    /// Tenants that had requests here when [`EngineHandle::residents`] was answered last, those that have had most first:
+    /// at most `fairness.listed_tenants_max`.
+    pub fn latest_tenants(&self) -> Arc<[TenantStatus]> {
+        self.shared.board.tenants()
     }
 
     /// Waits until a status fulfils `condition`; false if none did in time. Blocks the thread.
@@ -147,6 +191,13 @@ impl EngineHandle {
                 Reason::QueueFull,
                 format!("all {} places in this worker's queue are taken", config.waiting_max),
             ),
+            NotTaken::TenantFull(most) => {
+                let message =
+                    format!("{most} requests of this tenant wait already, which is its part of this worker's queue");
+                let description = format!("at most {most} requests of a tenant wait");
+                let quota = Detail::Quota { subject: TENANT_QUEUE.to_owned(), description };
+                Fault::new(Reason::QueueFull, message).detail(quota)
+            }
             NotTaken::Stopping => Fault::new(Reason::ShuttingDown, "this worker is stopping"),
             NotTaken::Unhealthy => Fault::new(Reason::WorkerUnavailable, "this worker is not healthy"),
         };

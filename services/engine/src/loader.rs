@@ -197,7 +197,7 @@ impl<D: Fn(Loaded)> Work<D> {
         };
         tracing::Span::current().record("from", from);
         let bytes = adapter.bytes() as u64;
-        Ok(Load { adapter, bytes, took: start.elapsed() })
+        Ok(Load { rank: adapter.rank(), adapter, bytes, took: start.elapsed() })
     }
 
     /// The image that the cache has of it, if that is sound; a damaged one is thrown away.

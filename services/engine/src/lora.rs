@@ -74,6 +74,13 @@ impl Adapter {
         self.digest
     }
 
+    /// The largest rank of its changes: what it adds to the work for a token grows with that.
+    pub fn rank(&self) -> usize {
+        let changes = self.layers.iter().flatten().chain([&self.head.change]);
+        let ranks = changes.filter_map(|change| change.lora.as_ref()).map(Lora::rank);
+        ranks.chain(self.embed.lora.as_ref().map(|lora| lora.rank)).max().unwrap_or(0)
+    }
+
     pub(crate) fn linear(&self, layer: usize, slot: Slot) -> &LinearChange {
         &self.layers[layer][slot as usize]
     }

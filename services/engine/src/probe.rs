@@ -34,7 +34,7 @@ impl EngineHandle {
             match event {
                 Event::PromptLogprobs(logprobs) => scores = logprobs,
                 Event::Failed(fault) => return Err(fault),
-                Event::Step { .. } | Event::Done { .. } => {}
+                Event::Step { .. } | Event::Parked | Event::Done { .. } => {}
             }
         }
         Ok(scores)

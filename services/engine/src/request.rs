@@ -7,20 +7,25 @@ use crate::config::EngineConfig;
 use crate::grammar;
 use crate::model::BLOCK_TOKENS;
 use crate::residents::AdapterKey;
+use crate::share::Share;
 
 /// One prompt to be continued or scored.
 #[derive(Clone, Debug)]
 pub struct GenerateRequest {
-    /// For traces only.
+    /// For traces, and for [`crate::EngineHandle::extend`].
     pub id: String,
     /// The share group of KV and prefix cache.
     pub tenant: TenantId,
+    /// On whose account, and when it is its turn.
+    pub share: Share,
     /// `None`: the base alone.
     pub adapter: Option<AdapterKey>,
     pub prompt: Vec<u32>,
     pub sampling: Sampling,
     /// Most tokens of the answer; 0 only with `prompt_logprobs`.
     pub max_tokens: u32,
+    /// Tokens of the answer that may be generated before [`crate::EngineHandle::extend`] says more; `None`: all.
+    pub granted_tokens: Option<u32>,
     /// The answer ends before the first of these.
     pub stop: Vec<String>,
     /// What the whole answer must be. An answer that is cut (`max_tokens`, `stop`) is the beginning of such a text.
@@ -39,10 +44,12 @@ impl GenerateRequest {
         Self {
             id: String::new(),
             tenant,
+            share: Share::of(tenant),
             adapter: None,
             prompt,
             sampling: Sampling::greedy(),
             max_tokens,
+            granted_tokens: None,
             stop: Vec::new(),
             response_format: None,
             logprobs: None,
@@ -86,6 +93,9 @@ impl Bounds {
         if request.max_tokens == 0 && !request.prompt_logprobs {
             wrong("max_tokens", "must be at least 1".to_owned());
         }
+        if request.granted_tokens == Some(0) {
+            wrong("granted_tokens", "must be at least 1".to_owned());
+        }
         let EngineConfig { stop_strings_max, stop_string_bytes_max, logprobs_max, .. } = self.config;
         if request.stop.len() > stop_strings_max {
             wrong("stop", format!("at most {stop_strings_max} strings"));
@@ -117,10 +127,11 @@ impl Bounds {
         if !violations.is_empty() {
             return Err(Fault::invalid_all(violations));
         }
-        self.check_length(request.prompt.len(), request.max_tokens as usize)
+        let own = request.share.filled(&self.config).kv_blocks_max as usize;
+        self.check_length(request.prompt.len(), request.max_tokens as usize, own)
     }
 
-    fn check_length(&self, prompt: usize, answer: usize) -> Result<(), Fault> {
+    fn check_length(&self, prompt: usize, answer: usize, tenant_blocks: usize) -> Result<(), Fault> {
         let too_long = |what: String| {
             let sum = format!("{prompt} prompt tokens and an answer of up to {answer} do not fit {what}");
             Err(Fault::new(Reason::ContextLength, format!("{sum}: shorten the prompt or lower max_tokens")))
@@ -130,6 +141,9 @@ impl Bounds {
         }
         if blocks_for(prompt + answer) > self.kv_blocks {
             return too_long(format!("this worker's {} KV blocks", self.kv_blocks));
+        }
+        if blocks_for(prompt + answer) > tenant_blocks {
+            return too_long(format!("the {tenant_blocks} KV blocks that this tenant may hold"));
         }
         Ok(())
     }

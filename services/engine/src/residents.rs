@@ -11,6 +11,7 @@
 //! up to half as much again where they are cut from a heap; the churn test in `residents/tests.rs` measures it.
 
 mod lanes;
+mod owners;
 mod ranking;
 mod reload_cost;
 
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::loader::AdapterFault;
 use lanes::Lanes;
+use owners::Owners;
 use ranking::{Rank, Ranking};
 use reload_cost::ReloadCost;
 
@@ -42,7 +44,15 @@ pub struct AdapterKey {
 pub struct Lease<A> {
     // Dropped in this order: whoever hears of the end finds the adapter given back.
     adapter: Arc<A>,
+    rank: usize,
     _end: LeaseEnd,
+}
+
+impl<A> Lease<A> {
+    /// Of the adapter.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
 }
 
 impl<A> Deref for Lease<A> {
@@ -70,6 +80,8 @@ impl Drop for LeaseEnd {
 /// An adapter that was loaded, with the memory that it takes and how long loading it took.
 pub struct Load<A> {
     pub adapter: A,
+    /// The largest of its changes.
+    pub rank: usize,
     pub bytes: u64,
     pub took: Duration,
 }
@@ -99,6 +111,7 @@ pub struct Residents<A> {
     ready: ReadyKeys,
     /// Not yet given to the loader, in the order in which they were asked for.
     lanes: Lanes,
+    owners: Owners,
     lane_of: Box<dyn Fn(&AdapterKey) -> Lane + Send>,
     /// Loaded, but without room until somebody gives a lease back. No load starts while there is one, so memory exceeds
     /// the budget by `loads_max` adapters of each lane at most.
@@ -134,6 +147,7 @@ enum Slot<A> {
     Coming(Lane),
     Ready {
         adapter: Arc<A>,
+        rank: usize,
         bytes: u64,
         uses: u64,
         hold: Hold,
@@ -152,8 +166,17 @@ enum Hold {
 struct Parked<A> {
     key: AdapterKey,
     adapter: Arc<A>,
+    rank: usize,
     bytes: u64,
     steps: u32,
+}
+
+/// What came of asking for an adapter.
+pub enum Asked<A> {
+    Ready(Lease<A>),
+    Coming,
+    /// Whoever asks has as many adapters here as it may, all of them in use or on their way.
+    TooMany,
 }
 
 /// One adapter, for status reports.
@@ -175,7 +198,8 @@ impl<A> Residents<A> {
             patience_steps,
             slots: HashMap::new(),
             ready: ReadyKeys::default(),
-            lanes: Lanes::new(loads_max),
+            lanes: Lanes::new(loads_max, u32::MAX),
+            owners: Owners::default(),
             lane_of: Box::new(|_| Lane::Registry),
             parked: VecDeque::new(),
             ranking: Ranking::default(),
@@ -194,6 +218,12 @@ impl<A> Residents<A> {
         Self { lane_of: Box::new(lane_of), ..self }
     }
 
+    /// The same; the load that has waited for longest is passed over `passes_max` times at most.
+    pub fn with_passes(mut self, passes_max: u32) -> Self {
+        self.lanes = Lanes::new(self.lanes.loads_max(), passes_max);
+        self
+    }
+
     /// The keys of those that are ready, from now on.
     pub fn ready(&self) -> ReadyKeys {
         self.ready.clone()
@@ -209,10 +239,34 @@ impl<A> Residents<A> {
         }
     }
 
+    /// Those that became ready with the last settling.
+    pub fn fresh(&self) -> &[AdapterKey] {
+        &self.fresh
+    }
+
+    /// As [`Residents::lease`], on the account of `owner`, who has `most` adapters here at most. Where that is too few,
+    /// one of its own that nobody uses makes room.
+    pub fn ask_for(&mut self, key: &AdapterKey, owner: TenantId, most: u32) -> Asked<A> {
+        if !self.slots.contains_key(key) {
+            while self.owners.count(owner) >= most as usize {
+                let idle = |key: &&AdapterKey| match self.slots.get(key) {
+                    Some(Slot::Ready { hold: Hold::Idle(rank), .. }) => Some(*rank),
+                    _ => None,
+                };
+                let own = self.owners.of(owner).filter_map(|key| Some((idle(&key)?, *key)));
+                let Some((rank, least)) = own.min_by_key(|(rank, _)| *rank) else { return Asked::TooMany };
+                self.ranking.remove(rank);
+                self.evict(&least);
+            }
+            self.owners.insert(*key, owner);
+        }
+        self.lease(key).map_or(Asked::Coming, Asked::Ready)
+    }
+
     /// A lease if the adapter is ready; if not, it is put on its way.
     pub fn lease(&mut self, key: &AdapterKey) -> Option<Lease<A>> {
         match self.slots.get_mut(key) {
-            Some(Slot::Ready { adapter, uses, hold, .. }) => {
+            Some(Slot::Ready { adapter, rank: adapter_rank, uses, hold, .. }) => {
                 *uses += 1;
                 if *hold != Hold::Leased {
                     self.counts.leased += 1;
@@ -221,7 +275,7 @@ impl<A> Residents<A> {
                     self.ranking.remove(rank);
                 }
                 let end = LeaseEnd { key: *key, returned: Arc::clone(&self.returned) };
-                Some(Lease { adapter: Arc::clone(adapter), _end: end })
+                Some(Lease { adapter: Arc::clone(adapter), rank: *adapter_rank, _end: end })
             }
             Some(Slot::Coming(_)) => None,
             None => {
@@ -231,15 +285,18 @@ impl<A> Residents<A> {
         }
     }
 
-    /// The next adapter to load now in this lane, if any. What nobody wants any more is dropped.
-    pub fn next_load(&mut self, lane: Lane, wanted: impl Fn(&AdapterKey) -> bool) -> Option<AdapterKey> {
+    /// The next adapter to load now in this lane, if any: a pin, else the one with the least `turn`. What nobody wants
+    /// any more has none and is dropped.
+    pub fn next_load<R: Ord>(&mut self, lane: Lane, turn: impl Fn(&AdapterKey) -> Option<R>) -> Option<AdapterKey> {
         while self.parked.is_empty() {
-            let key = self.lanes.pop(lane)?;
-            if self.pins.contains(&key) || wanted(&key) {
+            let pins = &self.pins;
+            let of = |key: &AdapterKey| if pins.contains(key) { Some(None) } else { turn(key).map(Some) };
+            let key = self.lanes.pop(lane, of)?;
+            if of(&key).is_some() {
                 self.lanes.begin(lane);
                 return Some(key);
             }
-            self.slots.remove(&key);
+            self.forget(&key);
         }
         None
     }
@@ -252,14 +309,14 @@ impl<A> Residents<A> {
         }
         let fits = |load: Load<A>| self.check_size(&key, load.bytes).map(|()| load);
         match loaded.and_then(fits) {
-            Ok(Load { adapter, bytes, took }) => {
+            Ok(Load { adapter, rank, bytes, took }) => {
                 self.cost.observe(bytes, took);
                 self.counts.loads += 1;
-                self.parked.push_back(Parked { key, adapter: Arc::new(adapter), bytes, steps: 0 });
+                self.parked.push_back(Parked { key, adapter: Arc::new(adapter), rank, bytes, steps: 0 });
                 Ok(())
             }
             Err(fault) => {
-                self.slots.remove(&key);
+                self.forget(&key);
                 Err(fault)
             }
         }
@@ -276,11 +333,11 @@ impl<A> Residents<A> {
             let pinned = self.pins.contains(&parked.key);
             let unwanted = !pinned && !wanted(&parked.key);
             if unwanted && self.counts.bytes + parked.bytes > self.bytes_max {
-                self.slots.remove(&parked.key);
+                self.forget(&parked.key);
                 continue;
             }
             if let Err(fault) = self.check_size(&parked.key, parked.bytes) {
-                self.slots.remove(&parked.key);
+                self.forget(&parked.key);
                 given_up.push((parked.key, fault));
                 continue;
             }
@@ -299,7 +356,7 @@ impl<A> Residents<A> {
         let mut keys = std::mem::take(&mut *self.returned.lock().unwrap_or_else(PoisonError::into_inner));
         keys.append(&mut self.fresh);
         for key in keys {
-            let Some(Slot::Ready { adapter, bytes, uses, hold }) = self.slots.get_mut(&key) else { continue };
+            let Some(Slot::Ready { adapter, bytes, uses, hold, .. }) = self.slots.get_mut(&key) else { continue };
             let ended = match hold {
                 Hold::Leased => leases(adapter) == 0,
                 Hold::Fresh => true,
@@ -377,7 +434,7 @@ impl<A> Residents<A> {
     }
 
     fn place(&mut self, parked: Parked<A>) {
-        let Parked { key, adapter, bytes, .. } = parked;
+        let Parked { key, adapter, rank, bytes, .. } = parked;
         let hold = if self.pins.contains(&key) {
             self.pinned_bytes += bytes;
             Hold::Pinned
@@ -388,7 +445,7 @@ impl<A> Residents<A> {
         self.ready.lock().insert(key);
         self.counts.ready += 1;
         self.counts.bytes += bytes;
-        self.slots.insert(key, Slot::Ready { adapter, bytes, uses: 0, hold });
+        self.slots.insert(key, Slot::Ready { adapter, rank, bytes, uses: 0, hold });
     }
 
     /// Evicts what is worth least; nothing if that would not be enough.
@@ -399,15 +456,25 @@ impl<A> Residents<A> {
         }
         while self.counts.bytes + bytes > self.bytes_max {
             let Some(key) = self.ranking.evict() else { return false };
-            tracing::debug!(tenant = %key.tenant, digest = %key.digest, "adapter evicted");
-            self.ready.lock().remove(&key);
-            if let Some(Slot::Ready { bytes, .. }) = self.slots.remove(&key) {
-                self.counts.ready -= 1;
-                self.counts.bytes -= bytes;
-                self.counts.evictions += 1;
-            }
+            self.evict(&key);
         }
         true
+    }
+
+    /// Takes out a ready adapter that is not ranked any more.
+    fn evict(&mut self, key: &AdapterKey) {
+        tracing::debug!(tenant = %key.tenant, digest = %key.digest, "adapter evicted");
+        self.ready.lock().remove(key);
+        if let Some(Slot::Ready { bytes, .. }) = self.forget(key) {
+            self.counts.ready -= 1;
+            self.counts.bytes -= bytes;
+            self.counts.evictions += 1;
+        }
+    }
+
+    fn forget(&mut self, key: &AdapterKey) -> Option<Slot<A>> {
+        self.owners.remove(key);
+        self.slots.remove(key)
     }
 }
 

@@ -1,25 +1,65 @@
-//! Who runs in the next step, and with how many tokens. First come, first served over all adapters, since any of them
-//! share a step; a sequence whose adapter is on its way is passed by. It owns sequences and blocks and does no compute.
+//! Who runs in the next step, and with how many tokens. The tenant that has had least goes first, over all adapters, since
+//! any of them share a step; a sequence whose adapter is on its way is passed by. It owns sequences and blocks and does
+//! no compute.
+//!
+//! Three things keep everybody going. The oldest sequence that runs is never put back, so there is always one that gets
+//! further. Whoever is passed over for long enough has a turn, whatever its class or what its tenant has had. And a
+//! request that does not fit an empty pool is refused at the door.
 
-use std::collections::VecDeque;
+mod accounts;
+mod admission;
+mod rows;
+mod waiting;
+
+use std::collections::{BTreeMap, HashMap};
+
+use domain::TenantId;
 
 use crate::blocks::{BlockPool, blocks_for};
+use crate::config::{EngineConfig, FairnessConfig};
+use crate::grant::Extension;
 use crate::model::{Adapter, BLOCK_TOKENS};
-use crate::residents::{AdapterKey, Residents};
+use crate::residents::{AdapterKey, Asked, Residents};
 use crate::sequence::Sequence;
 use crate::speculation::Speculation;
-use crate::status::SchedulerTotals;
+use crate::status::{SchedulerTotals, TenantStatus};
+use accounts::{Accounts, Service};
+use waiting::Waiting;
 
-/// Both queues are ordered by age, the oldest first.
+pub use waiting::LineLength;
+
 pub(crate) struct Scheduler<A = Adapter> {
-    waiting: VecDeque<Sequence<A>>,
+    waiting: Waiting<A>,
+    /// Ordered by age, the oldest first.
     running: Vec<Sequence<A>>,
+    accounts: Accounts,
+    /// Steps for which somebody of a class could have run and nobody of it was let in, while there was a higher one.
+    passed_over: BTreeMap<u32, u32>,
+    /// Who has caused the loads that are under way.
+    causes: HashMap<AdapterKey, TenantId>,
     pool: BlockPool,
-    running_max: usize,
-    prefill_tokens_max: usize,
-    speculation: Speculation,
-    arrivals: u64,
+    limits: Limits,
     totals: SchedulerTotals,
+}
+
+/// What a scheduler keeps to.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    pub running_max: usize,
+    pub prefill_tokens_max: usize,
+    pub speculation: Speculation,
+    pub fairness: FairnessConfig,
+}
+
+impl Limits {
+    pub fn of(config: &EngineConfig) -> Self {
+        Self {
+            running_max: config.running_max,
+            prefill_tokens_max: config.prefill_tokens_max,
+            speculation: Speculation::of(config),
+            fairness: config.fairness.clone(),
+        }
+    }
 }
 
 /// The next `tokens` tokens of the running sequence `index`.
@@ -30,20 +70,33 @@ pub(crate) struct Slice {
 }
 
 impl<A> Scheduler<A> {
-    pub fn new(pool: BlockPool, running_max: usize, prefill_tokens_max: usize, speculation: Speculation) -> Self {
-        let (waiting, running) = (VecDeque::new(), Vec::new());
-        let totals = SchedulerTotals::default();
-        Self { waiting, running, pool, running_max, prefill_tokens_max, speculation, arrivals: 0, totals }
+    pub fn new(pool: BlockPool, limits: Limits) -> Self {
+        Self {
+            waiting: Waiting::new(),
+            running: Vec::new(),
+            accounts: Accounts::new(limits.fairness.idle_tenants_max),
+            passed_over: BTreeMap::new(),
+            causes: HashMap::new(),
+            pool,
+            limits,
+            totals: SchedulerTotals::default(),
+        }
     }
 
-    pub fn enqueue(&mut self, mut sequence: Sequence<A>) {
-        self.arrivals += 1;
-        sequence.arrival = self.arrivals;
-        self.waiting.push_back(sequence);
+    /// Its arrival must be later than any before.
+    pub fn enqueue(&mut self, sequence: Sequence<A>) {
+        let share = sequence.share;
+        self.accounts.enter(share.tenant, share.weight);
+        self.waiting.insert(sequence, &self.accounts);
     }
 
     pub fn waiting(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// Tenants with more or fewer requests that wait than when this was asked last.
+    pub fn take_changed_lines(&mut self) -> Vec<(TenantId, LineLength)> {
+        self.waiting.take_changed()
     }
 
     pub fn running(&self) -> &[Sequence<A>] {
@@ -62,51 +115,114 @@ impl<A> Scheduler<A> {
         self.totals
     }
 
-    /// With nothing running: somebody waits for something other than a load or a grammar, so the next round gets further.
-    pub fn can_go_on(&self, residents: &Residents<A>) -> bool {
-        let stuck = |sequence: &Sequence<A>| {
-            let loads = !sequence.has_weights() && sequence.adapter.is_some_and(|key| residents.loads(&key));
-            loads || sequence.awaits_grammar()
+    /// The tenants that have requests here, those that have had most first; at most `most`.
+    pub fn tenants(&self, most: usize) -> Vec<TenantStatus> {
+        let status = |(tenant, service): (TenantId, Service)| {
+            let own = || self.running.iter().filter(move |sequence| sequence.share.tenant == tenant);
+            TenantStatus {
+                tenant,
+                waiting: self.waiting.length(tenant).requests,
+                running: own().count(),
+                kv_blocks: own().map(|sequence| sequence.blocks.len()).sum(),
+                service: accounts::cost_at_weight_one(service),
+            }
         };
-        !self.waiting.iter().all(stuck)
+        self.accounts.active().take(most).map(status).collect()
+    }
+
+    /// With nothing that computes: somebody waits for something other than a load, a grammar or a grant, so the next
+    /// round gets further.
+    pub fn can_go_on(&self, residents: &Residents<A>) -> bool {
+        let moves = |sequence: &Sequence<A>| {
+            sequence.adapter.is_some_and(|key| !sequence.has_weights() && !residents.loads(&key))
+                && !self.waiting.is_unasked(sequence)
+        };
+        self.waiting.next(None).is_some() || self.waiting.iter().any(moves)
     }
 
     /// The oldest request that waits for this adapter.
     pub fn waits_for(&self, key: &AdapterKey) -> Option<&Sequence<A>> {
-        self.waiting.iter().find(|sequence| sequence.adapter == Some(*key) && sequence.lease.is_none())
+        self.waiting.waits_for(key)
     }
 
-    /// Gives waiting sequences their adapters, as far as those are ready; asks for the others.
+    /// When it is this adapter's turn to be loaded, the least first: that of the oldest request that waits for it. None
+    /// if nobody does.
+    pub fn load_turn(&self, key: &AdapterKey) -> Option<impl Ord + use<A>> {
+        let sequence = self.waiting.waits_for(key)?;
+        let service = self.accounts.service(sequence.share.tenant);
+        Some((std::cmp::Reverse(sequence.share.priority), service, sequence.arrival))
+    }
+
+    /// A load begins, for the oldest request that waits for it.
+    pub fn load_begins(&mut self, key: &AdapterKey) {
+        if let Some(tenant) = self.waiting.waits_for(key).map(|sequence| sequence.share.tenant) {
+            self.causes.insert(*key, tenant);
+        }
+    }
+
+    /// A load has ended; whoever caused it is charged for what came.
+    pub fn load_ended(&mut self, key: &AdapterKey, bytes: u64) {
+        if let Some(tenant) = self.causes.remove(key) {
+            self.charge(tenant, self.limits.fairness.load_cost(bytes));
+        }
+    }
+
+    /// Gives waiting sequences their adapters, as far as those are ready; asks for the others. Call it after each
+    /// [`Residents::settle`].
     pub fn lease_adapters(&mut self, residents: &mut Residents<A>) {
-        let held_up = residents.held_up().and_then(|key| self.waits_for(key)).map(|sequence| sequence.arrival);
-        for sequence in &mut self.waiting {
-            if held_up.is_some_and(|oldest| sequence.arrival > oldest) {
-                return;
+        let held_up = residents.held_up().and_then(|key| self.waiting.waits_for(key));
+        let last = held_up.map_or(u64::MAX, |sequence| sequence.arrival);
+        for key in residents.fresh().to_vec() {
+            for arrival in self.waiting.wanting(&key) {
+                match residents.lease(&key).filter(|_| arrival <= last) {
+                    Some(lease) => self.waiting.leased(arrival, lease, &self.accounts),
+                    None => self.waiting.ask_again(arrival),
+                }
             }
-            if let (Some(key), None) = (&sequence.adapter, &sequence.lease) {
-                sequence.lease = residents.lease(key);
+        }
+        for tenant in self.waiting.unasked_tenants() {
+            let mut after = 0;
+            while let Some(sequence) = self.waiting.unasked(tenant, after).filter(|it| it.arrival <= last) {
+                let (arrival, most) = (sequence.arrival, sequence.share.adapters_max);
+                let Some(key) = sequence.adapter else { break };
+                after = arrival;
+                match residents.ask_for(&key, tenant, most) {
+                    Asked::Ready(lease) => self.waiting.leased(arrival, lease, &self.accounts),
+                    Asked::Coming => self.waiting.asked(arrival),
+                    Asked::TooMany => break,
+                }
             }
         }
     }
 
     /// Admits what fits and picks the rows of the next step: first one for every answer that only needs its next token,
-    /// then prompts, the oldest first. A step that stays small gets guesses besides ([`Sequence::draft`]). The slices are
-    /// in the order of the running sequences.
+    /// then prompts, in the order of turns. A step that stays small gets guesses besides ([`Sequence::draft`]). The
+    /// slices are in the order of the running sequences.
     pub fn schedule(&mut self) -> Vec<Slice> {
-        self.running.iter_mut().for_each(|sequence| sequence.draft.clear());
+        for sequence in &mut self.running {
+            sequence.draft.clear();
+            if sequence.is_parked() {
+                sequence.grant.parked_steps = sequence.grant.parked_steps.saturating_add(1);
+            }
+        }
+        for arrival in self.waiting.compiling() {
+            self.waiting.look_at(arrival, &self.accounts);
+        }
         self.admit();
-        let mut slices = Vec::new();
-        self.pick(&mut slices, |remaining, _| if remaining == 1 { 1 } else { 0 });
-        self.pick(&mut slices, |remaining, budget| if remaining == 1 { 0 } else { remaining.min(budget) });
-        slices.sort_unstable_by_key(|slice| slice.index);
-        self.draft(&slices);
-        slices
+        self.plan()
     }
 
     /// `tokens` more tokens of the running sequence `index` are computed: full blocks become known to the prefix cache.
     pub fn computed(&mut self, index: usize, tokens: usize) {
+        self.totals.computed_tokens += tokens as u64;
         let sequence = &mut self.running[index];
+        let promised = sequence.promised_tokens();
         sequence.computed += tokens;
+        sequence.reached = sequence.reached.max(sequence.computed);
+        let delivered = promised - sequence.promised_tokens();
+        let (tenant, rank) = (sequence.share.tenant, sequence.rank());
+        self.accounts.deliver(tenant, self.limits.fairness.prompt_cost(delivered, 0, rank));
+        let sequence = &mut self.running[index];
         debug_assert!(sequence.computed <= sequence.tokens.len());
         while (sequence.published + 1) * BLOCK_TOKENS <= sequence.computed {
             let span = sequence.published * BLOCK_TOKENS..(sequence.published + 1) * BLOCK_TOKENS;
@@ -117,12 +233,27 @@ impl<A> Scheduler<A> {
     }
 
     /// `accepted` tokens of the sequence's draft have joined its tokens. What was computed for the rest is void: the next
-    /// step writes over it, and blocks that only it needed go back.
+    /// step writes over it, and blocks that only it needed go back. New tokens are charged.
     pub fn drafted(&mut self, index: usize, accepted: usize) {
         self.computed(index, accepted);
         let sequence = &mut self.running[index];
-        sequence.draft.judge(accepted, self.speculation.pause_max);
+        sequence.draft.judge(accepted, self.limits.speculation.pause_max);
         self.pool.release(&sequence.blocks.split_off(blocks_for(sequence.computed)));
+        let new = sequence.tokens.len() - std::mem::replace(&mut sequence.charged, sequence.tokens.len());
+        let (tenant, cost) = (sequence.share.tenant, self.limits.fairness.generated_cost(new, sequence.rank()));
+        self.charge(tenant, cost);
+    }
+
+    /// Lets a sequence go on, or says that nothing more will come. Returns it, taken out, if that is its end. Nothing
+    /// happens if it is not here any more.
+    pub fn extend(&mut self, arrival: u64, extension: Extension) -> Option<Sequence<A>> {
+        if let Some(index) = self.find(arrival) {
+            return if self.running[index].extend(extension) { self.remove(&[index]).pop() } else { None };
+        }
+        let mut ends = false;
+        self.waiting.change(arrival, |sequence| ends = sequence.extend(extension))?;
+        self.waiting.look_at(arrival, &self.accounts);
+        if ends { self.take_waiting(arrival) } else { None }
     }
 
     /// Takes the running sequences at these indices out and frees what they hold.
@@ -136,156 +267,74 @@ impl<A> Scheduler<A> {
         removed.into_iter().map(|sequence| self.free(sequence)).collect()
     }
 
-    /// Takes out what nobody waits for any more.
-    pub fn remove_cancelled(&mut self) -> Vec<Sequence<A>> {
-        self.remove_where(|sequence| sequence.answer.cancelled())
+    /// Takes out those that arrived then, as far as they are here: nobody waits for them any more.
+    pub fn cancel(&mut self, arrivals: &[u64]) -> Vec<Sequence<A>> {
+        let indices: Vec<_> = arrivals.iter().filter_map(|arrival| self.find(*arrival)).collect();
+        let mut removed = self.remove(&indices);
+        removed.extend(arrivals.iter().filter_map(|arrival| self.take_waiting(*arrival)));
+        removed
     }
 
     /// Takes out those that wait for an adapter that will not come.
     pub fn remove_waiting_for(&mut self, key: &AdapterKey) -> Vec<Sequence<A>> {
-        self.remove_where(|sequence| sequence.adapter == Some(*key) && sequence.lease.is_none())
+        self.causes.remove(key);
+        self.cancel(&self.waiting.wanting(key))
     }
 
     /// Takes out those whose grammar cannot be served.
     pub fn remove_refused(&mut self) -> Vec<Sequence<A>> {
-        self.remove_where(|sequence| sequence.refusal().is_some())
+        let refused = |sequence: &&Sequence<A>| sequence.refusal().is_some();
+        let mut arrivals: Vec<_> = self.running.iter().filter(refused).map(|sequence| sequence.arrival).collect();
+        let compiling = self.waiting.compiling();
+        arrivals.extend(compiling.into_iter().filter(|it| self.waiting.get(*it).is_some_and(|it| refused(&it))));
+        self.cancel(&arrivals)
     }
 
     pub fn remove_all(&mut self) -> Vec<Sequence<A>> {
-        self.remove_where(|_| true)
+        let all = self.running.iter().chain(self.waiting.iter());
+        let arrivals: Vec<_> = all.map(|sequence| sequence.arrival).collect();
+        self.cancel(&arrivals)
     }
 
-    fn remove_where(&mut self, gone: impl Fn(&Sequence<A>) -> bool) -> Vec<Sequence<A>> {
-        let mut removed: Vec<_> = self.running.extract_if(.., |sequence| gone(sequence)).collect();
-        let (out, kept) = self.waiting.drain(..).partition(gone);
-        self.waiting = kept;
-        removed.extend::<VecDeque<_>>(out);
-        removed.into_iter().map(|sequence| self.free(sequence)).collect()
+    /// Where the sequence that arrived then runs.
+    fn find(&self, arrival: u64) -> Option<usize> {
+        self.running.binary_search_by_key(&arrival, |sequence| sequence.arrival).ok()
     }
 
+    fn take_waiting(&mut self, arrival: u64) -> Option<Sequence<A>> {
+        let sequence = self.waiting.remove(arrival, &self.accounts)?;
+        Some(self.free(sequence))
+    }
+
+    /// The end of a sequence here. What it was promised and has not had is withdrawn.
     fn free(&mut self, mut sequence: Sequence<A>) -> Sequence<A> {
         self.pool.release(&std::mem::take(&mut sequence.blocks));
+        let tenant = sequence.share.tenant;
+        let left = self.limits.fairness.prompt_cost(sequence.promised_tokens(), 0, sequence.rank());
+        self.accounts.withdraw(tenant, left);
         sequence.lease = None;
+        self.accounts.leave(tenant);
+        self.waiting.stand(tenant, &self.accounts);
         sequence
     }
 
-    /// Moves waiting sequences over while there is room for all that they have and all that the running ones were let in
-    /// for. The first that finds no room stops it, so that a large one is not overtaken for ever.
-    fn admit(&mut self) {
-        let mut promised: usize = self.running.iter().map(Sequence::missing_blocks).sum();
-        let mut at = 0;
-        while self.running.len() < self.running_max && at < self.waiting.len() {
-            let sequence = &mut self.waiting[at];
-            if !sequence.has_weights() || sequence.awaits_grammar() {
-                at += 1;
-                continue;
-            }
-            // Scores need every row of the prompt computed.
-            if sequence.answer.prompt_logprobs.is_none() {
-                sequence.blocks = self.pool.take_prefix(&sequence.scope, &sequence.tokens);
-            }
-            let missing = sequence.missing_blocks();
-            if promised + missing > self.pool.available() {
-                self.pool.release(&std::mem::take(&mut sequence.blocks));
-                return;
-            }
-            promised += missing;
-            if let Some(sequence) = self.waiting.remove(at) {
-                self.start(sequence);
-            }
-        }
+    fn charge(&mut self, tenant: TenantId, cost: u64) {
+        self.accounts.charge(tenant, cost);
+        self.waiting.stand(tenant, &self.accounts);
     }
 
-    fn start(&mut self, mut sequence: Sequence<A>) {
-        sequence.published = sequence.blocks.len();
-        sequence.computed = sequence.blocks.len() * BLOCK_TOKENS;
-        if sequence.cached_tokens.is_none() {
-            sequence.cached_tokens = Some(sequence.computed);
-            self.totals.prompt_tokens += sequence.prompt_tokens as u64;
-            self.totals.cached_prompt_tokens += sequence.computed as u64;
-        }
-        sequence.answer.runs(sequence.computed);
-        let at = self.running.partition_point(|other| other.arrival < sequence.arrival);
-        self.running.insert(at, sequence);
-    }
-
-    /// Adds slices of the size that `wanted` (tokens to compute, prompt tokens left for this step) says.
-    fn pick(&mut self, slices: &mut Vec<Slice>, wanted: impl Fn(usize, usize) -> usize) {
-        let mut budget = self.prefill_tokens_max;
-        let mut index = 0;
-        while index < self.running.len() {
-            let sequence = &self.running[index];
-            let tokens = wanted(sequence.remaining(), budget);
-            if tokens > 0 && !sequence.is_held_up() {
-                if !self.reserve(index, tokens, slices) {
-                    return;
-                }
-                slices.push(Slice { index, tokens });
-                budget = budget.saturating_sub(tokens);
-            }
-            index += 1;
-        }
-    }
-
-    /// Adds guesses to answers that get their next token, the oldest first, while the step has few rows. A guess takes
-    /// only blocks that no running sequence needs for its next token.
-    fn draft(&mut self, slices: &[Slice]) {
-        let mut rows: usize = slices.iter().map(|slice| slice.tokens).sum();
-        if self.speculation.tokens_max == 0 || rows >= self.speculation.rows_max {
-            return;
-        }
-        let promised: usize = self.running.iter().map(Sequence::missing_blocks).sum();
-        for slice in slices {
-            let room = self.speculation.rows_max - rows;
-            let sequence = &mut self.running[slice.index];
-            // Which tokens a grammar allows behind a guess is not known in time.
-            if sequence.remaining() != 1 || sequence.guide.is_some() || !sequence.draft.is_due() {
-                continue;
-            }
-            let mut guesses = self.speculation.look_up(&sequence.tokens, room.min(sequence.draft_max()));
-            while sequence.blocks.len() < blocks_for(sequence.tokens.len() + guesses.len())
-                && self.pool.available() > promised
-                && let Some(block) = self.pool.allocate()
-            {
-                sequence.blocks.push(block);
-            }
-            guesses.truncate(sequence.blocks.len() * BLOCK_TOKENS - sequence.tokens.len());
-            rows += guesses.len();
-            sequence.draft.set(guesses);
-        }
-    }
-
-    /// Gets the blocks for the next `tokens` tokens, if need be by putting back the youngest sequence. False if that was
-    /// this one. (The oldest can always go on: a request that does not fit an empty pool is refused at the door.)
-    fn reserve(&mut self, index: usize, tokens: usize, slices: &mut Vec<Slice>) -> bool {
-        let needed = blocks_for(self.running[index].computed + tokens);
-        while self.running[index].blocks.len() < needed {
-            if let Some(block) = self.pool.allocate() {
-                self.running[index].blocks.push(block);
-                continue;
-            }
-            let youngest = self.running.len() - 1;
-            self.preempt(youngest);
-            slices.retain(|slice| slice.index != youngest);
-            if youngest == index {
-                return false;
-            }
-        }
-        true
-    }
-
-    /// Puts a sequence back into the queue at its age. Its tokens and its lease stay; its keys and values are computed
-    /// again later, unless the prefix cache still has them.
-    fn preempt(&mut self, index: usize) {
+    /// Puts a running sequence back into its line at its age. Its tokens and its lease stay; its keys and values are
+    /// computed again later, unless the prefix cache still has them.
+    fn put_back(&mut self, index: usize) {
         let mut sequence = self.running.remove(index);
         self.pool.release(&std::mem::take(&mut sequence.blocks));
         sequence.computed = 0;
         sequence.published = 0;
+        sequence.has_turn = false;
+        sequence.passed_over = 0;
         sequence.draft.clear();
         sequence.answer.waits();
-        self.totals.preemptions += 1;
-        let at = self.waiting.partition_point(|other| other.arrival < sequence.arrival);
-        self.waiting.insert(at, sequence);
+        self.waiting.insert(sequence, &self.accounts);
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use domain::TenantId;
 use tokio_sync::sync::watch;
 
 use crate::residents::{ReadyKeys, ResidentStatus};
@@ -58,6 +59,21 @@ pub struct SchedulerTotals {
     pub cached_prompt_tokens: u64,
     /// Sequences put back into the queue for want of KV blocks.
     pub preemptions: u64,
+    /// Sequences put back to let in another tenant or class, or while they waited for a grant.
+    pub displacements: u64,
+    /// Rows of all steps without guesses that were wrong: tokens of prompts and answers, those computed again included.
+    pub computed_tokens: u64,
+}
+
+/// What one tenant has here now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TenantStatus {
+    pub tenant: TenantId,
+    pub waiting: usize,
+    pub running: usize,
+    pub kv_blocks: usize,
+    /// Its counter: the cost of what it has had, over its weight.
+    pub service: u64,
 }
 
 /// Where the engine's thread hangs out its status.
@@ -65,6 +81,7 @@ pub(crate) struct StatusBoard {
     status: Mutex<Status>,
     changed: Condvar,
     pub roster: Roster,
+    tenants: Mutex<Arc<[TenantStatus]>>,
     pub ready: ReadyKeys,
 }
 
@@ -72,7 +89,10 @@ impl StatusBoard {
     /// The board, and the engine's end of its roster.
     pub fn new(ready: ReadyKeys) -> (StatusBoard, RosterSender) {
         let (sender, roster) = Roster::new();
-        (StatusBoard { status: Mutex::default(), changed: Condvar::new(), roster, ready }, sender)
+        (
+            StatusBoard { status: Mutex::default(), changed: Condvar::new(), roster, tenants: Mutex::default(), ready },
+            sender,
+        )
     }
 
     pub fn read(&self) -> Status {
@@ -82,6 +102,15 @@ impl StatusBoard {
     pub fn write(&self, status: Status) {
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
         self.changed.notify_all();
+    }
+
+    /// As the engine listed them when somebody last asked for its residents.
+    pub fn tenants(&self) -> Arc<[TenantStatus]> {
+        Arc::clone(&self.tenants.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn write_tenants(&self, tenants: Vec<TenantStatus>) {
+        *self.tenants.lock().unwrap_or_else(PoisonError::into_inner) = tenants.into();
     }
 
     /// Waits until a status fulfils `condition`; false if none did in time.

@@ -3,25 +3,39 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use chassis::status::status_of;
 use domain::{Fault, Reason};
-use engine::{Event, EventStream, FinishReason, Usage};
+use engine::{EngineHandle, Event, EventStream, FinishReason, Usage};
 use futures::Stream;
 use proto::{v1, worker as wire};
 use tokio::time::{Instant, Sleep};
 use tonic::Status;
 use tracing::Span;
 
+use crate::forecast::{Forecast, Probe};
+
 /// What the stream needs besides the events.
 pub struct Call {
     pub worker: String,
     pub request_id: String,
     pub deadline: Option<Instant>,
+    /// How long it waits for a further grant.
+    pub grant_wait: Duration,
+    pub first_token: FirstToken,
     /// Open until the stream ends.
     pub span: Span,
+}
+
+/// How fast the worker is shows in how long a first token takes.
+pub struct FirstToken {
+    pub forecast: Arc<Forecast>,
+    pub probe: Probe,
+    pub engine: EngineHandle,
 }
 
 /// The answer as the wire wants it; ends after the first fault.
@@ -30,22 +44,45 @@ pub struct Answer {
     call: Call,
     /// One timer for the whole answer: none is made and dropped again for a token.
     late: Option<Pin<Box<Sleep>>>,
+    /// When it ends for want of a further grant; none unless it has all that it was granted.
+    parked_until: Option<Pin<Box<Sleep>>>,
+    begun: bool,
     ended: bool,
 }
 
 impl Answer {
     pub fn new(events: EventStream, call: Call) -> Self {
         let late = call.deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
-        Self { events, call, late, ended: false }
+        Self { events, call, late, parked_until: None, begun: false, ended: false }
     }
 
     fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
-        if let Poll::Ready(event) = self.events.poll_next(context) {
-            return Poll::Ready(event);
+        while let Poll::Ready(event) = self.events.poll_next(context) {
+            self.parked_until = match event {
+                Some(Event::Parked) => Some(Box::pin(tokio::time::sleep(self.call.grant_wait))),
+                event => {
+                    self.look_at_first(event.as_ref());
+                    self.parked_until = None;
+                    return Poll::Ready(event);
+                }
+            };
+        }
+        if self.parked_until.as_mut().is_some_and(|until| until.as_mut().poll(context).is_ready()) {
+            // Unless a grant has come meanwhile, the end follows.
+            self.events.end_if_parked();
+            self.parked_until = None;
         }
         match &mut self.late {
             Some(late) => late.as_mut().poll(context).map(|()| Some(Event::Failed(too_late()))),
             None => Poll::Pending,
+        }
+    }
+
+    fn look_at_first(&mut self, event: Option<&Event>) {
+        if !self.begun && matches!(event, Some(Event::Step { .. })) {
+            self.begun = true;
+            let FirstToken { forecast, probe, engine } = &self.call.first_token;
+            forecast.end(probe, &engine.status());
         }
     }
 }
@@ -98,8 +135,8 @@ fn message(event: Event, call: &Call) -> wire::GenerateResponse {
             };
             wire::GenerateResponse { finish: Some(finish), ..wire::GenerateResponse::default() }
         }
-        // Asked for by `score` alone, which does not come this way; failures end the stream before this.
-        Event::PromptLogprobs(_) | Event::Failed(_) => wire::GenerateResponse::default(),
+        // Asked for by `score` alone, which does not come this way; failures and grants are seen to before this.
+        Event::PromptLogprobs(_) | Event::Parked | Event::Failed(_) => wire::GenerateResponse::default(),
     }
 }
 
@@ -117,6 +154,7 @@ const fn finish_reason(reason: FinishReason) -> v1::FinishReason {
         FinishReason::Eos => v1::FinishReason::Eos,
         FinishReason::Stop => v1::FinishReason::Stop,
         FinishReason::Length => v1::FinishReason::Length,
+        FinishReason::Budget => v1::FinishReason::Budget,
     }
 }
 

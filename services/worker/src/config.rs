@@ -34,6 +34,9 @@ pub struct WorkerConfig {
     pub message_bytes_max: usize,
     pub tokenize_concurrent_max: usize,
     pub health_interval_ms: u64,
+    pub grant_wait_ms: u64,
+    pub early_refusal_factor: u32,
+    pub early_refusal_window_ms: u64,
     pub status_residents_max: usize,
     pub status_wait_ms: u64,
     pub listen: ListenConfig,
@@ -65,6 +68,8 @@ impl Validate for WorkerConfig {
             (self.fetch_timeout_ms > 0, "fetch_timeout_ms: must be at least 1"),
             (self.message_bytes_max >= 1 << 16, "message_bytes_max: must be at least 65536"),
             (self.tokenize_concurrent_max > 0, "tokenize_concurrent_max: must be at least 1"),
+            (self.grant_wait_ms > 0, "grant_wait_ms: must be at least 1"),
+            (self.early_refusal_window_ms > 0, "early_refusal_window_ms: must be at least 1"),
             (self.health_interval_ms > 0, "health_interval_ms: must be at least 1"),
         ];
         let mut faults: Vec<_> =

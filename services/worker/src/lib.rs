@@ -5,6 +5,7 @@ mod answer;
 mod auth;
 mod call;
 pub mod config;
+mod forecast;
 mod parse;
 mod running;
 mod serve;

@@ -1,7 +1,7 @@
 //! Wire to engine: the one place where a worker's messages are taken apart. Behind it only checked types go on.
 
 use domain::{Digest, Fault, Reason, ResponseFormat, Sampling, TenantId};
-use engine::{AdapterKey, GenerateRequest};
+use engine::{AdapterKey, GenerateRequest, Share};
 use proto::{v1, worker as wire};
 
 /// Every wrong field at once. The engine checks what depends on the model (vocabulary, context, limits).
@@ -12,6 +12,7 @@ pub fn generate(request: wire::GenerateRequest, base: Digest) -> Result<Generate
     let mut wrong = Vec::new();
     let tenant = take("tenant_id", request.tenant_id.parse::<TenantId>(), &mut wrong);
     let adapter = request.adapter.as_ref().and_then(|pin| keep(pin, &mut wrong));
+    let share = share(request.share.as_ref(), tenant, &mut wrong);
     let resolved = take("base_digest", request.base_digest.parse::<Digest>(), &mut wrong);
     let response_format = request.response_format.and_then(|format| response_format(format, &mut wrong));
     let sampling = sampling(request.sampling.unwrap_or_default());
@@ -23,7 +24,8 @@ pub fn generate(request: wire::GenerateRequest, base: Digest) -> Result<Generate
             None
         }
     };
-    let (Some(tenant), Some(sampling), Some(resolved), true) = (tenant, sampling, resolved, wrong.is_empty()) else {
+    let parsed = (tenant, share, sampling, resolved, wrong.is_empty());
+    let (Some(tenant), Some(share), Some(sampling), Some(resolved), true) = parsed else {
         return Err(Fault::invalid_all(wrong));
     };
     if resolved != base {
@@ -33,15 +35,31 @@ pub fn generate(request: wire::GenerateRequest, base: Digest) -> Result<Generate
     Ok(GenerateRequest {
         id: request.request_id,
         tenant,
+        share,
         adapter,
         prompt: request.prompt,
         sampling,
         max_tokens: request.max_tokens,
+        granted_tokens: (request.granted_tokens > 0).then_some(request.granted_tokens),
         stop: request.stop,
         response_format,
         logprobs: request.logprobs,
         ignore_eos: request.ignore_eos,
         prompt_logprobs: false,
+    })
+}
+
+/// Without one, the share group pays, on the worker's terms.
+fn share(wire: Option<&wire::Share>, group: Option<TenantId>, wrong: &mut Vec<(String, String)>) -> Option<Share> {
+    let Some(wire) = wire else { return group.map(Share::of) };
+    let tenant = take("share.tenant_id", wire.tenant_id.parse::<TenantId>(), wrong)?;
+    Some(Share {
+        tenant,
+        weight: wire.weight,
+        priority: wire.priority,
+        kv_blocks_max: wire.kv_blocks_max,
+        adapters_max: wire.adapters_max,
+        waiting_max: wire.waiting_max,
     })
 }
 
@@ -115,10 +133,11 @@ mod tests {
             adapter: Some(wire::AdapterPin { tenant_id: "x".into(), digest: "y".into() }),
             sampling: Some(v1::Sampling { top_p: Some(2.0), ..v1::Sampling::default() }),
             response_format: Some(v1::ResponseFormat { format: None }),
+            share: Some(wire::Share { tenant_id: "z".into(), ..wire::Share::default() }),
             ..request()
         };
         let fault = generate(wrong, Digest::new([7; 32])).expect_err("wrong");
-        assert_eq!(fault.details.len(), 5, "{fault:?}");
+        assert_eq!(fault.details.len(), 6, "{fault:?}");
     }
 
     #[test]

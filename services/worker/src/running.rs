@@ -21,6 +21,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use crate::{
     auth::ClusterToken,
     config::WorkerConfig,
+    forecast::{Forecast, Settings},
     serve::{Loaded, Service},
     source::RegistrySource,
     status::Listing,
@@ -167,6 +168,10 @@ fn load(config: WorkerConfig, registry: Registry, runtime: Handle) -> Result<Loa
     let vocab_size = model.config().vocab_size;
     let listing =
         Listing { residents_max: config.status_residents_max, wait: Duration::from_millis(config.status_wait_ms) };
+    let forecast = Forecast::new(Settings {
+        factor: config.early_refusal_factor,
+        window: Duration::from_millis(config.early_refusal_window_ms),
+    });
     let engine = Engine::start(model, text.clone(), config.engine, Box::new(source))?;
     let name = if config.name.is_empty() { random_name() } else { config.name };
     Ok(Loaded {
@@ -174,6 +179,8 @@ fn load(config: WorkerConfig, registry: Registry, runtime: Handle) -> Result<Loa
         tokenize: TokenizeRoom::new(text, vocab_size, config.tokenize_concurrent_max),
         context_length: engine.context_length(),
         listing,
+        forecast: Arc::new(forecast),
+        grant_wait: Duration::from_millis(config.grant_wait_ms),
         engine,
         base,
     })

@@ -1,19 +1,20 @@
 //! The worker's service: the engine on the wire. Every call checks, asks the engine, answers; nothing is kept between
-//! calls. Who may call was decided before ([`crate::auth`]).
+//! calls but how fast it was. Who may call was decided before ([`crate::auth`]).
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use adapters::Base;
 use chassis::{status::status_of, trace_context};
 use domain::{Fault, Reason};
-use engine::EngineHandle;
+use engine::{EngineHandle, Grants};
 use proto::worker::{self as wire, worker_service_server::WorkerService};
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 use tracing::{Instrument as _, Span, field::Empty};
 
 use crate::{
-    answer::{self, Answer, Call},
+    answer::{self, Answer, Call, FirstToken},
     call::{deadline, request_id},
+    forecast::Forecast,
     parse, status,
     tokenize::TokenizeRoom,
 };
@@ -27,6 +28,8 @@ pub struct Loaded {
     pub base: Arc<Base>,
     pub context_length: usize,
     pub listing: status::Listing,
+    pub forecast: Arc<Forecast>,
+    pub grant_wait: Duration,
 }
 
 /// Refuses calls until there is something to serve with.
@@ -45,7 +48,7 @@ impl Service {
     }
 
     fn generate(&self, request: Request<wire::GenerateRequest>) -> Result<Answer, Fault> {
-        let Loaded { name, engine, base, .. } = self.loaded()?;
+        let Loaded { name, engine, base, forecast, grant_wait, .. } = self.loaded()?;
         let deadline = deadline(request.metadata());
         let request_id = id(request.get_ref(), request.metadata());
         let span = tracing::info_span!(
@@ -61,8 +64,11 @@ impl Service {
         if let Some(key) = &request.adapter {
             span.record("adapter", tracing::field::display(key.digest));
         }
+        forecast.check(&engine, request.share.tenant, request.prompt.len(), deadline)?;
+        let probe = forecast.begin(&engine.status());
         let events = span.in_scope(|| engine.submit(request))?;
-        Ok(Answer::new(events, Call { worker: name.to_string(), request_id, deadline, span }))
+        let first_token = FirstToken { forecast, probe, engine };
+        Ok(Answer::new(events, Call { worker: name.to_string(), request_id, deadline, grant_wait, first_token, span }))
     }
 
     async fn probe(&self, request: wire::ProbeAdapterRequest) -> Result<f64, Fault> {
@@ -87,8 +93,11 @@ impl WorkerService for Service {
     }
 
     async fn extend(&self, request: Request<wire::ExtendRequest>) -> Result<Response<wire::ExtendResponse>, Status> {
-        let fault = Fault::new(Reason::Unimplemented, "this worker grants the whole answer at once");
-        Err(status_of(&fault, &request.get_ref().request_id))
+        let wire::ExtendRequest { request_id, granted_tokens, last } = request.into_inner();
+        let loaded = self.loaded().map_err(|fault| status_of(&fault, &request_id))?;
+        // One that is not here has ended, or was granted as a whole: its stream says so.
+        loaded.engine.extend(&request_id, granted_tokens, if last { Grants::Closed } else { Grants::Open });
+        Ok(Response::new(wire::ExtendResponse {}))
     }
 
     async fn get_usage(

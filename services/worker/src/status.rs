@@ -36,6 +36,14 @@ pub async fn of(name: &str, engine: &EngineHandle, listing: Listing) -> wire::St
         leases: count(resident.leases),
         loading: resident.loading,
     });
+    let tenants = engine.latest_tenants();
+    let tenants = tenants.iter().map(|tenant| wire::TenantStatus {
+        tenant_id: tenant.tenant.to_string(),
+        running: count(tenant.running),
+        waiting: count(tenant.waiting),
+        kv_blocks: count(tenant.kv_blocks),
+        service: tenant.service,
+    });
     wire::Status {
         worker: name.to_owned(),
         running: count(status.running),
@@ -53,6 +61,9 @@ pub async fn of(name: &str, engine: &EngineHandle, listing: Listing) -> wire::St
         drafted_tokens_total: status.totals.drafted_tokens,
         accepted_tokens_total: status.totals.accepted_tokens,
         late_masks_total: status.totals.late_masks,
+        preemptions_total: status.totals.scheduler.preemptions,
+        displacements_total: status.totals.scheduler.displacements,
+        tenants: tenants.collect(),
     }
 }
 

@@ -8,8 +8,9 @@ use domain::Reason;
 use proto::{
     v1::{self, ChatMessage, ChatMessages, response_format::Format},
     worker::{
-        AdapterPin, GenerateRequest, GenerateResponse, GetBaseRequest, GetStatusRequest, ProbeAdapterRequest,
-        TokenizeRequest, tokenize_request::Input, worker_service_client::WorkerServiceClient,
+        AdapterPin, ExtendRequest, GenerateRequest, GenerateResponse, GetBaseRequest, GetStatusRequest,
+        ProbeAdapterRequest, Share, TokenizeRequest, tokenize_request::Input,
+        worker_service_client::WorkerServiceClient,
     },
 };
 use tempfile::TempDir;
@@ -52,9 +53,14 @@ fn configuration(base: PathBuf, registry: &TempDir) -> WorkerConfig {
 }
 
 async fn serve() -> Served {
+    serve_with(|_| ()).await
+}
+
+async fn serve_with(change: impl FnOnce(&mut WorkerConfig)) -> Served {
     let registry = tempfile::tempdir().expect("folder");
     let shutdown = Shutdown::new();
-    let config = configuration(repository("adapters/seed/base"), &registry);
+    let mut config = configuration(repository("adapters/seed/base"), &registry);
+    change(&mut config);
     let mut running = Worker::start(config, shutdown.clone()).await.expect("starts");
     let base = running.ready().await.expect("loads");
     let endpoint = Endpoint::from_shared(format!("http://{}", running.addr)).expect("an address");
@@ -259,6 +265,97 @@ async fn a_passed_deadline_and_a_dropped_stream_both_free_the_sequence() {
             && status.kv_blocks_free + status.kv_blocks_cached >= status.kv_blocks_total
     };
     until(idle).await;
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_goes_on_when_it_is_extended_and_ends_when_it_is_not() {
+    let served = serve_with(|config| config.grant_wait_ms = 300).await;
+    let whole = GenerateRequest { ignore_eos: true, ..served.request(None, 24).await };
+    let (text, _) = served.answer(whole.clone()).await.expect("it answers");
+    let granted = GenerateRequest { granted_tokens: 10, ..whole };
+    let extend = async |request_id: &str, granted_tokens, last| {
+        let request = ExtendRequest { request_id: request_id.into(), granted_tokens, last };
+        served.client().extend(request).await.expect("harmless");
+    };
+    let mut stream = served.client().generate(granted.clone()).await.expect("starts").into_inner();
+    let (mut own, mut tokens) = (String::new(), 0);
+    let finish = loop {
+        let part = stream.message().await.expect("a part").expect("not the end");
+        own.push_str(&part.text);
+        tokens += part.tokens.len();
+        if let Some(finish) = part.finish {
+            break finish;
+        }
+        if tokens == 10 {
+            extend("another", 24, false).await;
+            extend("r-1", 24, false).await;
+        }
+    };
+    assert_eq!((own, tokens, finish.reason()), (text.clone(), 24, v1::FinishReason::Length));
+    extend("r-1", 24, true).await;
+
+    let (own, end) = served.answer(granted).await.expect("nobody extends it");
+    let finish = end.finish.expect("last");
+    assert_eq!((finish.reason(), finish.usage.expect("usage").completion_tokens), (v1::FinishReason::Budget, 10));
+    assert!(text.starts_with(&own) && own.len() < text.len(), "{own:?} of {text:?}");
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn a_deadline_that_cannot_be_met_is_refused_before_anything_is_computed() {
+    // Held to be no faster than it is, so that little is needed to be late.
+    let served = serve_with(|config| {
+        config.early_refusal_factor = 1;
+        config.engine.prefix_cache = false;
+        config.engine.prefill_tokens_max = 4;
+    })
+    .await;
+    let long = GenerateRequest { prompt: vec![5; 400], ..served.request(None, 1).await };
+    let begin = std::time::Instant::now();
+    served.answer(long.clone()).await.expect("without a deadline, whatever it takes");
+    let took = begin.elapsed();
+    let before = served.client().get_status(GetStatusRequest {}).await.expect("status").into_inner();
+    let mut late = Request::new(long.clone());
+    late.set_timeout(took / 4);
+    let fault = fault_of(&served.client().generate(late).await.expect_err("refused"));
+    assert_eq!(fault.reason, Reason::DeadlineExceeded);
+    assert!(fault.message.contains("400 prompt tokens"), "at once, not when it was late: {fault}");
+    let mut served_late = Request::new(long);
+    served_late.set_timeout(Duration::from_secs(600));
+    let mut stream = served.client().generate(served_late).await.expect("in good time").into_inner();
+    while stream.message().await.expect("it answers").is_some() {}
+    let after = served.client().get_status(GetStatusRequest {}).await.expect("status").into_inner();
+    assert_eq!(after.prompt_tokens_total - before.prompt_tokens_total, 400, "the late one was never begun");
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn a_tenants_share_reaches_the_engine() {
+    let served = serve().await;
+    let share = |waiting_max| Share {
+        tenant_id: "01890000-0000-7000-8000-0000000000aa".into(),
+        weight: 3,
+        priority: 7,
+        waiting_max,
+        kv_blocks_max: 40,
+        ..Share::default()
+    };
+    let request = GenerateRequest { ignore_eos: true, ..served.request(None, 400).await };
+    let mut stream = served.client().generate(GenerateRequest { share: Some(share(0)), ..request.clone() }).await;
+    let stream = stream.as_mut().expect("starts").get_mut();
+    assert!(stream.message().await.expect("a first part").is_some());
+    let status = served.client().get_status(GetStatusRequest {}).await.expect("status").into_inner();
+    let tenant = &status.tenants[0];
+    assert_eq!((status.tenants.len(), tenant.tenant_id.as_str()), (1, "01890000-0000-7000-8000-0000000000aa"));
+    assert!(tenant.running == 1 && tenant.kv_blocks > 0 && tenant.service > 0, "{tenant:?}");
+    let fault = fault_of(
+        &served
+            .answer(GenerateRequest { share: Some(Share { kv_blocks_max: 3, ..share(0) }), ..request })
+            .await
+            .expect_err("it does not fit its tenant's blocks"),
+    );
+    assert_eq!(fault.reason, Reason::ContextLength);
     served.stop().await;
 }
 

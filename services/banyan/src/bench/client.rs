@@ -79,7 +79,7 @@ pub async fn read(mut events: EventStream, sent: Instant) -> Result<Answer, Faul
             }
             Event::Done { adapter_digest, .. } => answer.adapter_digest = adapter_digest,
             Event::Failed(fault) => return Err(fault),
-            Event::Step { .. } | Event::PromptLogprobs(_) => {}
+            Event::Step { .. } | Event::Parked | Event::PromptLogprobs(_) => {}
         }
     }
     Ok(answer)

@@ -3,7 +3,7 @@
 use std::{fs, iter, sync::Arc};
 
 use engine::{
-    Engine, EngineConfig, EngineHandle,
+    Engine, EngineConfig, EngineHandle, FairnessConfig,
     model::{BLOCK_TOKENS, CpuConfig, Model, ModelOptions},
     text::TextModel,
 };
@@ -73,12 +73,16 @@ impl Subject {
         }
         let default = EngineConfig::default();
         let blocks = (room.tokens_each as usize).div_ceil(BLOCK_TOKENS) + 1;
+        let waiting_max = default.waiting_max.max(room.waiting);
+        // What is measured may come from one tenant.
+        let fairness = FairnessConfig { tenant_waiting_max: waiting_max, ..default.fairness.clone() };
         let config = EngineConfig {
             kv_bytes_max: default.kv_bytes_max.max((room.sequences * blocks * self.model.block_bytes()) as u64),
             prefix_cache: false,
             speculative_tokens_max: 0,
             running_max: default.running_max.max(room.sequences),
-            waiting_max: default.waiting_max.max(room.waiting),
+            waiting_max,
+            fairness,
             adapter_bytes_max: room.adapter_bytes.unwrap_or(default.adapter_bytes_max),
             ..default
         };

@@ -18,6 +18,7 @@ Examples:
   banyan bench clients --shape qwen2.5-0.5b           16 clients: base, one adapter, 16 adapters
   banyan bench load --rate 8 --registered 100000      Poisson arrivals over many adapters
   banyan bench storm --rate 8                         loads beside steady answers
+  banyan bench fairness                               one tenant's flood beside nine others
   banyan bench swap --seconds 60                      aliases move under full load
   banyan bench gateway                                the gateway against the engine alone
   banyan bench machine                                what the machine itself can do
@@ -43,6 +44,8 @@ pub enum BenchMode {
     Load(LoadBenchArgs),
     /// What loads of adapters cost those who are being served: their inter-token latency with and without loads.
     Storm(StormBenchArgs),
+    /// What one tenant's flood costs the others: their time to first token with and without it, and the throughput.
+    Fairness(FairnessBenchArgs),
     /// Full load while the names of adapters move to other versions: every answer is of the version it was given.
     Swap(SwapBenchArgs),
     /// The whole platform over loopback gRPC against the engine alone.
@@ -280,6 +283,52 @@ pub struct StormBenchArgs {
     pub prompt_tokens: u32,
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub decode_tokens: u32,
+}
+
+const FAIRNESS_HELP: &str = "\
+--tenants tenants send one request at a time, each after the answer to the one before. Beside them,
+one more tenant keeps --flood streams of long prompts going: not at all (none), under its own id
+(by one tenant), and with one id for all (first come, first served). The phases take turns; ratios
+are taken turn by turn, and medians are printed.
+
+Examples:
+  banyan bench fairness
+  banyan bench fairness --set fairness.contended_prefill_tokens_max=64 --repeats 10
+  banyan bench fairness --flood 200 --pause-ms 200";
+
+/// A flood beside others.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = FAIRNESS_HELP)]
+pub struct FairnessBenchArgs {
+    #[command(flatten)]
+    pub model: BenchBaseArgs,
+    #[arg(long, value_enum, default_value = "bf16")]
+    pub dtype: DtypeArg,
+    /// Tenants with one request at a time.
+    #[arg(long, value_name = "N", default_value = "9", value_parser = count)]
+    pub tenants: usize,
+    /// Streams of the tenant that floods.
+    #[arg(long, value_name = "N", default_value = "50", value_parser = count)]
+    pub flood: usize,
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    pub prompt_tokens: u32,
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub decode_tokens: u32,
+    /// Between an answer and the next request of the same tenant, but not of the flood.
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    pub pause_ms: u64,
+    #[arg(long, value_name = "N", default_value_t = 400)]
+    pub flood_prompt_tokens: u32,
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub flood_decode_tokens: u32,
+    #[arg(long, value_name = "N", default_value = "0.5", value_parser = not_negative)]
+    pub warm_up_seconds: f64,
+    /// Length of one turn of a phase: short, so that a drift of the machine hits all phases alike.
+    #[arg(long, value_name = "N", default_value = "2", value_parser = positive)]
+    pub seconds: f64,
+    /// Turns of each phase.
+    #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub repeats: u32,
 }
 
 const SWAP_HELP: &str = "\

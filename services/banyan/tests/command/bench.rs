@@ -129,6 +129,24 @@ fn a_storm_loads_in_its_cold_phase_alone() {
 }
 
 #[test]
+fn a_flood_is_measured_beside_others_under_its_own_name_and_under_theirs() {
+    let flags = ["--tenants", "3", "--flood", "8", "--repeats", "1", "--seconds", "0.5", "--warm-up-seconds", "0"];
+    let lengths = ["--prompt-tokens", "8", "--decode-tokens", "6"];
+    let flood = ["--flood-prompt-tokens", "300", "--flood-decode-tokens", "8", "--set", "prefill_tokens_max=64"];
+    let whole = bench("fairness", &[&flags[..], &lengths, &flood].concat());
+    let [quiet, fair, fcfs] = rows(&whole) else { panic!("three phases: {whole}") };
+    assert_eq!((number(quiet, "flood_requests"), number(quiet, "ttft_p95_of_quiet")), (0.0, 1.0));
+    assert_eq!(number(fcfs, "tokens_of_fcfs"), 1.0);
+    for row in [quiet, fair, fcfs] {
+        assert!(number(row, "requests") > 0.0 && number(row, "failed") == 0.0, "{row}");
+        let sum = number(row, "prompt_tokens_per_second") + number(row, "output_tokens_per_second");
+        assert!((number(row, "tokens_per_second") - sum).abs() < 1e-6, "{row}");
+    }
+    // Behind the flood's prompts, or before them: the one difference that no noise hides.
+    assert!(number(fair, "ttft_p50_seconds") < number(fcfs, "ttft_p50_seconds"), "{whole}");
+}
+
+#[test]
 fn swaps_under_load_leave_every_answer_to_its_version() {
     let flags = ["--clients", "4", "--names", "2", "--versions", "3", "--every-ms", "2", "--seconds", "1.5"];
     let lengths = ["--sample", "8", "--rank", "4", "--prompt-tokens", "8", "--decode-tokens", "16"];

@@ -43,7 +43,7 @@ fn read(mut events: crate::EventStream) -> (usize, Option<Fault>) {
             Event::Step { .. } => tokens += 1,
             Event::Done { .. } => return (tokens, None),
             Event::Failed(fault) => return (tokens, Some(fault)),
-            Event::PromptLogprobs(_) => {}
+            Event::PromptLogprobs(_) | Event::Parked => {}
         }
     }
 }

@@ -11,13 +11,13 @@ fn key(n: u8) -> AdapterKey {
 }
 
 fn loaded(adapter: u8, bytes: u64) -> Result<Load<u8>, AdapterFault> {
-    Ok(Load { adapter, bytes, took: TOOK })
+    Ok(Load { adapter, rank: 4, bytes, took: TOOK })
 }
 
 /// Asks for, loads and places an adapter of this size.
 fn load(residents: &mut Residents<u8>, n: u8, bytes: u64) -> Option<Lease<u8>> {
     assert!(residents.lease(&key(n)).is_none());
-    assert_eq!(residents.next_load(Lane::Registry, |_| true), Some(key(n)));
+    assert_eq!(residents.next_load(Lane::Registry, |_| Some(0)), Some(key(n)));
     residents.finish_load(key(n), loaded(n, bytes)).ok()?;
     settle(residents);
     residents.lease(&key(n))
@@ -84,7 +84,7 @@ fn a_leased_adapter_is_never_evicted_and_room_appears_when_the_lease_ends() {
     assert_eq!((ready(&residents), residents.held_up()), (vec![1], None));
     // Nothing else is loaded meanwhile.
     assert!(residents.lease(&key(3)).is_none());
-    assert_eq!(residents.next_load(Lane::Registry, |_| true), None);
+    assert_eq!(residents.next_load(Lane::Registry, |_| Some(0)), None);
     settle(&mut residents);
     settle(&mut residents);
     assert_eq!(residents.held_up(), Some(&key(2)));
@@ -92,7 +92,7 @@ fn a_leased_adapter_is_never_evicted_and_room_appears_when_the_lease_ends() {
     drop(lease);
     settle(&mut residents);
     assert_eq!((ready(&residents), residents.held_up()), (vec![2], None));
-    assert_eq!(residents.next_load(Lane::Registry, |_| true), Some(key(3)));
+    assert_eq!(residents.next_load(Lane::Registry, |_| Some(0)), Some(key(3)));
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn two_that_come_at_once_do_not_evict_one_another_before_they_were_used() {
     let mut residents = Residents::new(50, 2, 2);
     for n in [1, 2] {
         assert!(residents.lease(&key(n)).is_none());
-        assert_eq!(residents.next_load(Lane::Registry, |_| true), Some(key(n)));
+        assert_eq!(residents.next_load(Lane::Registry, |_| Some(0)), Some(key(n)));
     }
     for n in [1, 2] {
         residents.finish_load(key(n), loaded(n, 40)).unwrap();
@@ -131,7 +131,7 @@ fn an_adapter_beyond_the_budget_is_refused_and_evicts_nothing() {
     let mut residents = Residents::new(50, 1, 2);
     load(&mut residents, 1, 50);
     assert!(residents.lease(&key(2)).is_none());
-    assert_eq!(residents.next_load(Lane::Registry, |_| true), Some(key(2)));
+    assert_eq!(residents.next_load(Lane::Registry, |_| Some(0)), Some(key(2)));
     let refused = residents.finish_load(key(2), loaded(2, 51));
     assert!(matches!(refused, Err(AdapterFault::TooLarge { bytes: 51, bytes_max: 50 })));
     assert_eq!(ready(&residents), [1]);
@@ -143,8 +143,8 @@ fn a_failed_load_is_forgotten_and_the_next_request_tries_again() {
     for _ in 0..2 {
         assert!(residents.lease(&key(1)).is_none());
         assert!(residents.lease(&key(1)).is_none());
-        assert_eq!((residents.next_load(Lane::Registry, |_| true), residents.coming()), (Some(key(1)), 1));
-        assert_eq!(residents.next_load(Lane::Registry, |_| true), None);
+        assert_eq!((residents.next_load(Lane::Registry, |_| Some(0)), residents.coming()), (Some(key(1)), 1));
+        assert_eq!(residents.next_load(Lane::Registry, |_| Some(0)), None);
         assert!(matches!(residents.finish_load(key(1), Err(AdapterFault::NotFound)), Err(AdapterFault::NotFound)));
         assert!(residents.list().is_empty());
     }
@@ -155,9 +155,9 @@ fn what_nobody_wants_any_more_is_not_loaded_and_not_kept_beyond_the_budget() {
     let mut residents = Residents::new(50, 2, 2);
     let _lease = load(&mut residents, 1, 40);
     assert!(residents.lease(&key(2)).is_none());
-    assert_eq!(residents.next_load(Lane::Registry, |_| false), None);
+    assert_eq!(residents.next_load(Lane::Registry, |_| None::<u8>), None);
     assert!(residents.lease(&key(3)).is_none());
-    assert_eq!(residents.next_load(Lane::Registry, |_| true), Some(key(3)));
+    assert_eq!(residents.next_load(Lane::Registry, |_| Some(0)), Some(key(3)));
     assert!(residents.finish_load(key(3), loaded(3, 40)).is_ok());
     assert!(residents.settle(|_| false).is_empty());
     assert_eq!(residents.list().len(), 1);
@@ -168,7 +168,7 @@ fn what_nobody_wants_any_more_is_not_loaded_and_not_kept_beyond_the_budget() {
 fn a_pin_is_loaded_unasked_and_stays_while_others_come_and_go() {
     let mut residents = Residents::new(50, 1, 2);
     residents.pin(&[key(1)]);
-    assert_eq!(residents.next_load(Lane::Registry, |_| false), Some(key(1)));
+    assert_eq!(residents.next_load(Lane::Registry, |_| None::<u8>), Some(key(1)));
     residents.finish_load(key(1), loaded(1, 20)).unwrap();
     assert!(residents.settle(|_| false).is_empty());
     for n in 2..6 {
@@ -178,7 +178,7 @@ fn a_pin_is_loaded_unasked_and_stays_while_others_come_and_go() {
     assert!(residents.list()[0].pinned && !residents.list()[1].pinned);
     // Beside the pin there never is room for it, so nobody waits for that.
     assert!(residents.lease(&key(9)).is_none());
-    assert_eq!(residents.next_load(Lane::Registry, |_| true), Some(key(9)));
+    assert_eq!(residents.next_load(Lane::Registry, |_| Some(0)), Some(key(9)));
     let refused = residents.finish_load(key(9), loaded(9, 31));
     assert!(matches!(refused, Err(AdapterFault::TooLarge { bytes: 31, bytes_max: 30 })));
 }
@@ -188,7 +188,7 @@ fn pins_beyond_the_budget_are_refused_and_take_nothing_from_the_first() {
     let mut residents = Residents::new(50, 2, 2);
     residents.pin(&[key(1), key(2)]);
     for n in [1, 2] {
-        assert_eq!(residents.next_load(Lane::Registry, |_| false), Some(key(n)));
+        assert_eq!(residents.next_load(Lane::Registry, |_| None::<u8>), Some(key(n)));
     }
     residents.finish_load(key(1), loaded(1, 30)).unwrap();
     assert!(residents.settle(|_| false).is_empty());
@@ -203,7 +203,7 @@ fn loads_of_one_lane_do_not_wait_for_those_of_the_other() {
     for n in [10, 11, 1, 2] {
         assert!(residents.lease(&key(n)).is_none());
     }
-    let next = |residents: &mut Residents<u8>| Lane::ALL.map(|lane| residents.next_load(lane, |_| true));
+    let next = |residents: &mut Residents<u8>| Lane::ALL.map(|lane| residents.next_load(lane, |_| Some(0)));
     assert_eq!(next(&mut residents), [Some(key(1)), Some(key(10))]);
     assert_eq!(next(&mut residents), [None, None], "one at a time in each");
     residents.finish_load(key(1), loaded(1, 10)).unwrap();
@@ -223,9 +223,9 @@ fn an_adapter_whose_room_a_pin_took_while_it_waited_is_given_up() {
     let mut residents = Residents::new(50, 2, 2);
     let lease = load(&mut residents, 1, 40).unwrap();
     residents.pin(&[key(3)]);
-    assert_eq!(residents.next_load(Lane::Registry, |_| true), Some(key(3)));
+    assert_eq!(residents.next_load(Lane::Registry, |_| Some(0)), Some(key(3)));
     assert!(residents.lease(&key(2)).is_none());
-    assert_eq!(residents.next_load(Lane::Registry, |_| true), Some(key(2)));
+    assert_eq!(residents.next_load(Lane::Registry, |_| Some(0)), Some(key(2)));
     residents.finish_load(key(3), loaded(3, 20)).unwrap();
     residents.finish_load(key(2), loaded(2, 40)).unwrap();
     settle(&mut residents);
@@ -279,12 +279,12 @@ proptest! {
             match action {
                 0 | 1 => leases.extend(residents.lease(&key(n)).map(|lease| (n, lease))),
                 2 => { leases.pop(); }
-                3 => loading.extend(residents.next_load(Lane::Registry, |_| true)),
+                3 => loading.extend(residents.next_load(Lane::Registry, |_| Some(0))),
                 _ => if let Some(key) = loading.pop_front() {
                     let own = key.digest.as_bytes()[0];
                     let left = 100 - residents.pinned_bytes;
                     let took = Duration::from_micros(100 + bytes * u64::from(own));
-                    let result = residents.finish_load(key, Ok(Load { adapter: own, bytes, took }));
+                    let result = residents.finish_load(key, Ok(Load { adapter: own, rank: 4, bytes, took }));
                     prop_assert_eq!(result.is_ok(), bytes <= left);
                 }
             }
@@ -323,7 +323,7 @@ proptest! {
         let size = |n: u8| 8 + u64::from(n) * 3;
         for (n, uses) in requests {
             if residents.lease(&key(n)).is_none() {
-                prop_assert_eq!(residents.next_load(Lane::Registry, |_| true), Some(key(n)));
+                prop_assert_eq!(residents.next_load(Lane::Registry, |_| Some(0)), Some(key(n)));
                 residents.finish_load(key(n), loaded(n, size(n))).unwrap();
                 while model.ready.values().map(|(bytes, ..)| bytes).sum::<u64>() + size(n) > 100 {
                     model.evict();
@@ -359,7 +359,7 @@ fn a_step_costs_the_same_with_five_residents_and_with_ten_thousand() {
         let mut residents = Residents::new(count * 10, 1, 64);
         for n in 0..count {
             assert!(residents.lease(&many_key(n)).is_none());
-            residents.next_load(Lane::Registry, |_| true);
+            residents.next_load(Lane::Registry, |_| Some(0));
             residents.finish_load(many_key(n), loaded(0, 10)).unwrap();
             settle(&mut residents);
         }
@@ -376,7 +376,7 @@ fn a_step_costs_the_same_with_five_residents_and_with_ten_thousand() {
         let start = std::time::Instant::now();
         for n in 0..1000 {
             assert!(residents.lease(&many_key(count + n)).is_none());
-            residents.next_load(Lane::Registry, |_| true);
+            residents.next_load(Lane::Registry, |_| Some(0));
             residents.finish_load(many_key(count + n), loaded(0, 10)).unwrap();
             settle(&mut residents);
         }
@@ -426,10 +426,10 @@ fn memory_stays_near_what_is_accounted_while_adapters_of_mixed_ranks_come_and_go
         digest[..8].copy_from_slice(&random.to_le_bytes());
         let key = AdapterKey { digest: Digest::new(digest), ..key(0) };
         assert!(residents.lease(&key).is_none());
-        assert_eq!(residents.next_load(Lane::Registry, |_| true), Some(key));
+        assert_eq!(residents.next_load(Lane::Registry, |_| Some(0)), Some(key));
         let bytes = image.len() as u64;
         moved += bytes;
-        residents.finish_load(key, Ok(Load { adapter: image, bytes, took: TOOK })).unwrap();
+        residents.finish_load(key, Ok(Load { adapter: image, rank: 4, bytes, took: TOOK })).unwrap();
         assert!(residents.settle(|_| true).is_empty());
         for _ in 0..random >> 62 {
             assert!(residents.lease(&key).is_some());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use domain::{Detail, Reason, Sampling};
-use engine::{Engine, EngineConfig, EngineError, GenerateRequest};
+use engine::{Engine, EngineConfig, EngineError, GenerateRequest, LineLength, Share, TENANT_QUEUE};
 
 use crate::support::*;
 
@@ -25,6 +25,46 @@ fn a_full_queue_refuses_at_once_and_says_when_to_come_back() {
     }
     wait(&engine, "the queue is empty", is_at_rest);
     answer(&engine, ask_base("Hello", 4)).unwrap();
+}
+
+#[test]
+fn a_tenant_that_fills_its_part_of_the_queue_leaves_the_rest_to_others() {
+    let source = Source::default();
+    let mut config = EngineConfig { waiting_max: 8, retry_after_ms: 250, ..EngineConfig::default() };
+    config.fairness.tenant_waiting_max = 3;
+    let engine = start_with(config, source.clone());
+    source.hold(key("finance"));
+    let mut waiting: Vec<_> = (0..3).map(|_| engine.submit(ask("finance", "Hello", 4)).unwrap()).collect();
+    let refused = engine.submit(ask_base("Hello", 4)).err().expect("its part is full");
+    assert_eq!(refused.reason, Reason::QueueFull);
+    assert!(refused.message.contains("3 requests of this tenant"), "{refused}");
+    assert!(refused.details.iter().any(|it| matches!(it, Detail::Quota { subject, .. } if subject == TENANT_QUEUE)));
+    assert_eq!(refused.retry_hint().map(|after| after.as_millis()), Some(250));
+    // Others are not affected, and a request may bring a larger part of its own.
+    answer(&engine, GenerateRequest { share: Share::of(tenant(2)), ..ask_base("Hello", 4) }).unwrap();
+    let larger = Share { waiting_max: 4, ..Share::of(tenant(1)) };
+    waiting.push(engine.submit(GenerateRequest { share: larger, ..ask("finance", "Hello", 4) }).unwrap());
+    assert_eq!(engine.line(tenant(1)).requests, 4);
+    drop(waiting.pop());
+    wait(&engine, "a place is free", |status| status.waiting == 3);
+    source.let_go();
+    for stream in waiting {
+        collect(stream).unwrap();
+    }
+    wait(&engine, "the queue is empty", is_at_rest);
+    assert_eq!(engine.line(tenant(1)), LineLength::default());
+    answer(&engine, ask_base("Hello", 4)).unwrap();
+}
+
+#[test]
+fn a_request_that_does_not_fit_its_tenants_blocks_is_refused_at_the_door() {
+    let engine = start(EngineConfig::default());
+    let share = Share { kv_blocks_max: 2, ..Share::of(tenant(1)) };
+    let request = |prompt| GenerateRequest { share, ..GenerateRequest::greedy(tenant(1), vec![5; prompt], 8) };
+    let refused = engine.submit(request(25)).err().expect("33 tokens take three blocks");
+    assert_eq!(refused.reason, Reason::ContextLength);
+    assert!(refused.message.contains("this tenant"), "{refused}");
+    answer(&engine, request(24)).unwrap();
 }
 
 #[test]

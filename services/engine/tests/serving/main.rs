@@ -7,6 +7,7 @@
 mod adapter_cache;
 mod adapters_in_memory;
 mod answers;
+mod grants;
 mod limits;
 mod same_tokens;
 mod speculation;

@@ -79,7 +79,7 @@ fn every_answer_that_ends_by_itself_fits_its_schema_and_company_changes_no_bit()
             FinishReason::Eos => assert!(fits(&own.text), "{:?}: {}", request.sampling, own.text),
             // Cut, as documented.
             FinishReason::Length => assert_eq!(own.tokens.len(), 160),
-            FinishReason::Stop => panic!("no stop strings"),
+            FinishReason::Stop | FinishReason::Budget => panic!("no stop strings, and all is granted"),
         }
         ended += usize::from(own.reason == FinishReason::Eos);
     }

@@ -173,6 +173,7 @@ pub fn collect(mut events: EventStream) -> Result<Whole, Fault> {
     let (mut text, mut tokens, mut prompt_logprobs) = (String::new(), Vec::new(), None);
     loop {
         match events.blocking_next().expect("a stream ends with `Done` or `Failed`") {
+            Event::Parked => {}
             Event::PromptLogprobs(logprobs) => prompt_logprobs = Some(logprobs),
             Event::Step { text: more, tokens: new } => {
                 text += &more;

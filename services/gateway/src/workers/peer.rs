@@ -245,7 +245,8 @@ pub fn judge(status: &Status, deadline: Deadline) -> Failure {
     }
     match fault.reason {
         Reason::QueueFull => Failure::Full(fault),
-        Reason::DeadlineExceeded => Failure::Refused(Deadline::fault()),
+        // It is not over yet: the worker sees that it cannot be met, and says why.
+        Reason::DeadlineExceeded => Failure::Refused(fault),
         Reason::Internal | Reason::Cancelled => Failure::Gone { cause: fault.message, unwell: false },
         Reason::WorkerUnavailable
         | Reason::ShuttingDown

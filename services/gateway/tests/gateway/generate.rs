@@ -35,6 +35,7 @@ async fn an_answer_carries_its_receipt_and_its_usage_record_is_there_before_its_
     let sent = worker.requests().remove(0);
     assert_eq!(sent.sampling.and_then(|sampling| sampling.seed), Some(answer.finish.seed));
     assert_eq!(sent.tenant_id, acme.id.to_string());
+    assert_eq!(sent.share.as_ref().map(|share| share.tenant_id.clone()), Some(acme.id.to_string()));
     platform.stop().await;
 }
 
