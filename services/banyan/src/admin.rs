@@ -1,12 +1,14 @@
-//! The verbs that manage plans, tenants, keys and adapters: thin clients of the admin services.
+//! The verbs that manage plans, prices, tenants, keys and adapters: thin clients of the admin services.
 
 mod adapter;
 mod key;
 mod limits;
 mod plan;
+mod price;
 mod tenant;
 
 pub use adapter::adapter;
 pub use key::key;
 pub use plan::plan;
+pub use price::price;
 pub use tenant::tenant;

@@ -6,6 +6,7 @@ mod connection;
 mod inference;
 mod load;
 mod local;
+mod price;
 mod process;
 
 pub use admin::{
@@ -20,6 +21,7 @@ pub use connection::{ConnectionArgs, DataArgs};
 pub use inference::{ChatArgs, FormatArgs, GenerateArgs, ModelsArgs, SamplingArgs};
 pub use load::{LoadArgs, LoadCase};
 pub use local::{DtypeArg, InspectArgs, ScoreArgs};
+pub use price::{PriceArgs, PriceVerb, TokenPriceArgs};
 pub use process::{ConfigArgs, GatewayArgs, LogArgs, LogFormatArg, UpArgs, WorkerArgs};
 
 use clap::{Parser, Subcommand};
@@ -71,6 +73,8 @@ pub enum Verb {
     Models(ModelsArgs),
     /// Create, list, show, change and delete plans: limits and parts that tenants share.
     Plan(PlanArgs),
+    /// Set and list what tokens cost.
+    Price(PriceArgs),
     /// Create, list, show, change and delete tenants.
     Tenant(TenantArgs),
     /// Create, list, show and revoke API keys.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use proto::v1::{
     adapter_service_client::AdapterServiceClient, api_key_service_client::ApiKeyServiceClient,
     inference_service_client::InferenceServiceClient, plan_service_client::PlanServiceClient,
-    tenant_service_client::TenantServiceClient,
+    price_service_client::PriceServiceClient, tenant_service_client::TenantServiceClient,
 };
 use tonic::{
     Request, Status,
@@ -75,6 +75,10 @@ impl Admin {
 
     pub fn plans(&self) -> PlanServiceClient<Connection> {
         PlanServiceClient::new(self.connection.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    pub fn prices(&self) -> PriceServiceClient<Connection> {
+        PriceServiceClient::new(self.connection.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     pub fn tenants(&self) -> TenantServiceClient<Connection> {

@@ -48,6 +48,7 @@ async fn talk(verb: Verb, as_json: bool) -> Outcome {
         Verb::Chat(args) => inference::chat(args, as_json).await,
         Verb::Models(args) => inference::models(args, as_json).await,
         Verb::Plan(args) => admin::plan(args, as_json).await,
+        Verb::Price(args) => admin::price(args, as_json).await,
         Verb::Tenant(args) => admin::tenant(args, as_json).await,
         Verb::Key(args) => admin::key(args, as_json).await,
         Verb::Adapter(args) => admin::adapter(args, as_json).await,

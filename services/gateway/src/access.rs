@@ -41,6 +41,8 @@ pub const RULES: &[(&str, Rule)] = &[
     ("/banyan.v1.PlanService/ListPlans", rule(Needs::Operator)),
     ("/banyan.v1.PlanService/UpdatePlan", rule(Needs::Operator)),
     ("/banyan.v1.PlanService/DeletePlan", rule(Needs::Operator)),
+    ("/banyan.v1.PriceService/SetPrice", rule(Needs::Operator)),
+    ("/banyan.v1.PriceService/ListPrices", rule(Needs::TenantAdmin)),
     ("/banyan.v1.TenantService/CreateTenant", rule(Needs::Operator)),
     ("/banyan.v1.TenantService/GetTenant", rule(Needs::TenantAdmin)),
     ("/banyan.v1.TenantService/ListTenants", rule(Needs::Operator)),

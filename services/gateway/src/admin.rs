@@ -1,9 +1,10 @@
-//! The admin door's edges: plans, tenants, API keys, adapters. What they share: whose rows a call may touch.
+//! The admin door's edges: plans, prices, tenants, API keys, adapters. What they share: whose rows a call may touch.
 
 mod adapters;
 mod api_keys;
 mod mask;
 mod plans;
+mod prices;
 mod tenants;
 
 use domain::{Caller, Fault, Limits, Slug, TenantName};
@@ -12,6 +13,7 @@ use store::{Store, TenantScope};
 pub use adapters::Adapters;
 pub use api_keys::ApiKeys;
 pub use plans::Plans;
+pub use prices::Prices;
 pub use tenants::Tenants;
 
 use crate::{access, guard::Session, store_fault::StoreFault as _};

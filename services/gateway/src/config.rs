@@ -34,6 +34,7 @@ pub struct GatewayConfig {
     pub limits: LimitsConfig,
     pub generate: GenerateConfig,
     pub usage: UsageConfig,
+    pub prices: PricesConfig,
     pub workers: WorkersConfig,
     pub uploads: UploadsConfig,
     pub store: StoreConfig,
@@ -89,6 +90,14 @@ pub struct UsageConfig {
     pub batch_max: usize,
     pub write_wait_ms: u64,
     pub retry_ms: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PricesConfig {
+    pub refresh_ms: u64,
+    pub stale_max_ms: u64,
+    pub tenants_max: usize,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -174,6 +183,9 @@ impl Validate for GatewayConfig {
             ("usage.batch_max", self.usage.batch_max as u64),
             ("usage.write_wait_ms", self.usage.write_wait_ms),
             ("usage.retry_ms", self.usage.retry_ms),
+            ("prices.refresh_ms", self.prices.refresh_ms),
+            ("prices.stale_max_ms", self.prices.stale_max_ms),
+            ("prices.tenants_max", self.prices.tenants_max as u64),
             ("workers.check_interval_ms", self.workers.check_interval_ms),
             ("workers.connect_timeout_ms", self.workers.connect_timeout_ms),
             ("workers.call_timeout_ms", self.workers.call_timeout_ms),

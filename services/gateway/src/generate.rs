@@ -19,6 +19,7 @@ use crate::{
     metrics::Metrics,
     models::{Models, PinnedModel, tenant_of},
     parse::{GenerateRequest, Input},
+    prices::Prices,
     relay::{self, Allowance, Grants, Relayed},
     usage::UsageQueue,
     workers::{Job, Workers},
@@ -31,6 +32,7 @@ pub struct Generator {
     admission: Admission,
     workers: Workers,
     usage: UsageQueue,
+    pub prices: Prices,
     pub metrics: Metrics,
     pub config: Arc<GatewayConfig>,
     relays: TaskTracker,
@@ -43,12 +45,13 @@ impl Generator {
         admission: Admission,
         workers: Workers,
         usage: UsageQueue,
+        prices: Prices,
         config: Arc<GatewayConfig>,
         relays: TaskTracker,
         stop: CancellationToken,
     ) -> Self {
         let models = Models::new(store, workers.clone());
-        Self { models, admission, workers, usage, metrics: Metrics::default(), config, relays, stop }
+        Self { models, admission, workers, usage, prices, metrics: Metrics::default(), config, relays, stop }
     }
 
     /// Ends when the first step of the answer is there; the rest is relayed by a task of its own.
@@ -57,6 +60,7 @@ impl Generator {
         let model = self.models.resolve(&session.identity, &request.model).instrument(info_span!("resolve")).await?;
         let prompt = self.workers.tokenize(&request.input, session.id, session.deadline).await?;
         let max_tokens = self.fit(prompt.len(), request.max_tokens, model.base.context_length)?;
+        let price = self.prices.of(tenant, &request.model).await?;
         let place = self.usage.place()?;
         let reservation = self.reserve(&session, prompt.len(), max_tokens).instrument(info_span!("reserve")).await?;
         let subject = Subject {
@@ -65,6 +69,7 @@ impl Generator {
             adapter: model.pin.map(|pin| pin.digest),
             base: model.base.digest,
             prompt_tokens: prompt.len() as u64,
+            price,
         };
         let (lease, granted) = (reservation.lease().clone(), reservation.granted());
         let mut meter = Meter::start(tenant, &session, &subject, reservation, place, self.metrics.clone());

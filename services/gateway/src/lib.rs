@@ -19,6 +19,7 @@ mod meter;
 mod metrics;
 mod models;
 mod parse;
+mod prices;
 mod relay;
 mod start;
 mod store_fault;
@@ -29,7 +30,7 @@ mod workers;
 
 pub use auth::KeyHasher;
 pub use config::{
-    AuthConfig, CallsConfig, DEFAULTS, ENV_PREFIX, GatewayConfig, GenerateConfig, LimitsConfig, UploadsConfig,
-    UsageConfig, WorkersConfig,
+    AuthConfig, CallsConfig, DEFAULTS, ENV_PREFIX, GatewayConfig, GenerateConfig, LimitsConfig, PricesConfig,
+    UploadsConfig, UsageConfig, WorkersConfig,
 };
 pub use start::{Backends, Gateway, GatewayError, RunningGateway, run, shared_limits};

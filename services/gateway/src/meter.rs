@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use domain::{ApiKeyId, Digest, Fault, ModelName, Reason, TenantId};
+use domain::{ApiKeyId, Digest, Fault, ModelName, Price, Reason, TenantId};
 use store::{FinishReason, Outcome, UsageRecord};
 
 use crate::{
@@ -19,6 +19,7 @@ pub struct Meter {
     session: Session,
     metrics: Metrics,
     record: UsageRecord,
+    price: Price,
     /// Both are taken when it ends.
     held: Option<(Reservation, Place)>,
     reached_worker: bool,
@@ -31,6 +32,8 @@ pub struct Subject<'a> {
     pub adapter: Option<Digest>,
     pub base: Digest,
     pub prompt_tokens: u64,
+    /// That holds for it.
+    pub price: Price,
 }
 
 impl Meter {
@@ -61,6 +64,7 @@ impl Meter {
             session: session.clone(),
             metrics,
             record,
+            price: subject.price,
             held: Some((reservation, place)),
             reached_worker: false,
         }
@@ -136,6 +140,11 @@ impl Meter {
             prompt_tokens = record.prompt_tokens,
             cached_prompt_tokens = record.cached_prompt_tokens,
             completion_tokens = record.completion_tokens,
+            cost_micros = self.price.cost(
+                record.prompt_tokens,
+                record.cached_prompt_tokens,
+                record.completion_tokens
+            ),
             outcome = ?record.outcome,
             duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
             "generation ended"

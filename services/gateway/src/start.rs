@@ -10,7 +10,7 @@ use chassis::{
 use proto::v1::{
     adapter_service_server::AdapterServiceServer, api_key_service_server::ApiKeyServiceServer,
     inference_service_server::InferenceServiceServer, plan_service_server::PlanServiceServer,
-    tenant_service_server::TenantServiceServer,
+    price_service_server::PriceServiceServer, tenant_service_server::TenantServiceServer,
 };
 use store::{Store, StoreError};
 use tokio::{sync::watch, task::JoinHandle};
@@ -18,13 +18,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
 
 use crate::{
-    admin::{Adapters, ApiKeys, Plans, Tenants},
+    admin::{Adapters, ApiKeys, Plans, Prices as PriceLists, Tenants},
     auth::{Authenticator, KeyHasher},
     config::{GatewayConfig, LimitsConfig, ms},
     generate::Generator,
     guard::Guard,
     inference::Inference,
     limits::{Admission, InProcessLimits, LimitsUnavailable, OutageLimits, RateLimits, RedisLimits},
+    prices::Prices,
     sweeper::Sweeper,
     uploads::Uploads,
     usage::UsageQueue,
@@ -88,6 +89,7 @@ impl Gateway {
         let (workers, looking) = Workers::start(&config.workers, &config.cluster_token, rest.clone())?;
         let (admission, errands) = Admission::start(limits, config.limits.errands_max, rest.clone());
         let (usage, writing) = UsageQueue::start(store.clone(), &config.usage, rest.clone());
+        let (prices, pricing) = Prices::start(store.clone(), &config.prices, rest.clone());
         let sweep_interval = ms(config.uploads.sweep_interval_ms);
         let (sweeper, sweeping) = Sweeper::start(store.clone(), registry.clone(), sweep_interval, rest.clone());
 
@@ -104,6 +106,7 @@ impl Gateway {
             admission,
             workers.clone(),
             usage,
+            prices,
             Arc::clone(&config),
             relays.clone(),
             calls.clone(),
@@ -118,10 +121,12 @@ impl Gateway {
         let keys = ApiKeys::new(store.clone(), KeyHasher::new(&config.key_pepper), defaults);
         let most = ADMIN_MESSAGE_BYTES_MAX;
         let plans = Plans::new(store.clone());
+        let prices = PriceLists::new(store.clone());
         let admin = Routes::new(
             guard.before(TenantServiceServer::new(Tenants::new(store, sweeper)).max_decoding_message_size(most)),
         )
         .add_service(guard.before(PlanServiceServer::new(plans).max_decoding_message_size(most)))
+        .add_service(guard.before(PriceServiceServer::new(prices).max_decoding_message_size(most)))
         .add_service(guard.before(ApiKeyServiceServer::new(keys).max_decoding_message_size(most)))
         .add_service(guard.before(AdapterServiceServer::new(adapters).max_decoding_message_size(most)));
 
@@ -142,7 +147,7 @@ impl Gateway {
             let ending = async {
                 relays.wait().await;
                 rest.cancel();
-                for task in [looking, errands, writing, sweeping, reporting] {
+                for task in [looking, errands, writing, pricing, sweeping, reporting] {
                     task.await?;
                 }
                 Ok::<_, tokio::task::JoinError>(())

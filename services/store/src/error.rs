@@ -174,6 +174,8 @@ fn invalid_value(error: &sqlx::Error) -> Option<StoreError> {
         Some("tenants_budgets_exact" | "plans_budgets_exact" | "api_keys_budgets_exact") => {
             ("limits", "have budgets below 2^53 micro-units")
         }
+        Some("prices_not_in_the_past") => ("effective_time", "not lie in the past"),
+        Some("prices_range") => ("price", "be below 2^53 micro-units for a million tokens"),
         Some("api_keys_scopes") => ("scopes", "be absent or name something"),
         // 22021: a character that the encoding has not, which in UTF-8 from Rust can only be NUL.
         _ if error.code().as_deref() == Some("22021") => ("text", "not contain NUL characters"),

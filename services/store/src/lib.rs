@@ -16,11 +16,13 @@ mod blobs;
 mod config;
 mod connection;
 mod error;
+mod ledger;
 mod limits;
 mod migrations;
 mod page;
 mod plans;
 mod platform;
+mod prices;
 mod rows;
 mod tenant;
 mod tenants;
@@ -31,10 +33,12 @@ pub use blobs::{BlobDeletion, BlobLease};
 pub use config::StoreConfig;
 pub use connection::Store;
 pub use error::{Precondition, Resource, Stock, StoreError};
+pub use ledger::{Balances, End, EntryKind, GroupBy, Hold, LedgerEntry, ListedEntry, OpenHold, Posted, UsageGroup};
 pub use migrations::migrate;
 pub use page::{Page, PageOf};
 pub use plans::{DEFAULT_PLAN, NewPlan, Plan, PlanFields};
 pub use platform::{DeleteTenant, Platform};
+pub use prices::{ListedPrice, NewPrice, PriceList, PricedModel};
 pub use tenant::{
     Adapter, AdapterVersion, Alias, InsertedVersion, Model, NewVersion, ResolvedModel, TenantScope, UsedStock,
 };

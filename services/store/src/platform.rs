@@ -3,11 +3,13 @@
 
 use std::time::Duration;
 
-use domain::{Slug, TenantId, TenantLimits};
+use domain::{RequestId, Slug, TenantId, TenantLimits};
+use uuid::Uuid;
 
 use crate::{
-    BlobDeletion, NewPlan, NewTenant, Page, PageOf, Plan, PlanFields, Precondition, Resource, Store, StoreError,
-    Tenant, TenantFields, blobs, connection::Scope, plans, rows::ReadRow, tenants,
+    Balances, BlobDeletion, LedgerEntry, ListedPrice, NewPlan, NewPrice, NewTenant, OpenHold, Page, PageOf, Plan,
+    PlanFields, Posted, Precondition, PriceList, Resource, Store, StoreError, Tenant, TenantFields, UsageRecord, blobs,
+    connection::Scope, ledger, plans, prices, rows::ReadRow, tenants, usage,
 };
 
 #[derive(Clone, Debug)]
@@ -184,6 +186,101 @@ impl Platform {
                 plans::delete(&mut transaction, slug).await?;
                 transaction.commit().await?;
                 Ok(())
+            })
+            .await
+    }
+
+    /// Errors: [`StoreError::InvalidValue`] for a time in the past.
+    pub async fn set_price(&self, new: &NewPrice) -> Result<ListedPrice, StoreError> {
+        self.store
+            .bounded(async {
+                let mut transaction = self.store.begin(Scope::Platform).await?;
+                let price = prices::insert(&mut transaction, new).await?;
+                transaction.commit().await?;
+                Ok(price)
+            })
+            .await
+    }
+
+    /// The platform's own price list with its history, newest first.
+    pub async fn list_prices(&self, page: &Page) -> Result<PageOf<ListedPrice>, StoreError> {
+        self.store
+            .bounded(async {
+                let mut transaction = self.store.begin(Scope::Platform).await?;
+                let prices = prices::list(&mut transaction, None, page).await?;
+                transaction.commit().await?;
+                Ok(prices)
+            })
+            .await
+    }
+
+    /// What tokens cost each of these tenants, now and later; in their order.
+    pub async fn price_lists(&self, tenants: &[TenantId]) -> Result<Vec<PriceList>, StoreError> {
+        self.store
+            .bounded(async {
+                let mut transaction = self.store.begin(Scope::Platform).await?;
+                let lists = prices::of_tenants(&mut transaction, tenants).await?;
+                transaction.commit().await?;
+                Ok(lists)
+            })
+            .await
+    }
+
+    /// All of them, of whichever tenants, in one transaction. Idempotent: entries that are there already are left as they
+    /// are. `gateway` says whose log they come from.
+    pub async fn post(&self, gateway: Uuid, entries: &[LedgerEntry]) -> Result<Posted, StoreError> {
+        self.store
+            .bounded(async {
+                let mut transaction = self.store.begin(Scope::Platform).await?;
+                let posted = ledger::post(&mut transaction, gateway, entries).await?;
+                transaction.commit().await?;
+                Ok(posted)
+            })
+            .await
+    }
+
+    /// Usage records alone. Idempotent by request id.
+    pub async fn record_usage(&self, tenant: TenantId, records: &[UsageRecord]) -> Result<(), StoreError> {
+        let records: Vec<_> = records.iter().map(|record| (tenant, record.clone())).collect();
+        self.store
+            .bounded(async {
+                let mut transaction = self.store.begin(Scope::Platform).await?;
+                usage::insert(&mut transaction, &records).await?;
+                transaction.commit().await?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// Requests without an end, the oldest first: of `gateway` those before the request id `before` or past their deadline
+    /// by `own_grace`, of any gateway those past it by `grace`.
+    pub async fn open_holds(
+        &self,
+        gateway: Uuid,
+        before: RequestId,
+        own_grace: Duration,
+        grace: Duration,
+        limit: u16,
+    ) -> Result<Vec<OpenHold>, StoreError> {
+        self.store
+            .bounded(async {
+                let mut transaction = self.store.begin(Scope::Platform).await?;
+                let (own, any) = (own_grace.as_secs_f64(), grace.as_secs_f64());
+                let holds = ledger::open_holds(&mut transaction, gateway, before, own, any, limit).await?;
+                transaction.commit().await?;
+                Ok(holds)
+            })
+            .await
+    }
+
+    /// The whole ledger at one moment.
+    pub async fn ledger_balances(&self) -> Result<Balances, StoreError> {
+        self.store
+            .bounded(async {
+                let mut transaction = self.store.begin(Scope::Platform).await?;
+                let balances = ledger::balances(&mut transaction).await?;
+                transaction.commit().await?;
+                Ok(balances)
             })
             .await
     }

@@ -5,12 +5,13 @@ mod aliases;
 mod models;
 mod versions;
 
-use domain::TenantId;
+use domain::{ApiKeyId, RequestId, TenantId};
 use sqlx::{Postgres, Transaction};
+use time::OffsetDateTime;
 
 use crate::{
-    ApiKey, NewApiKey, Page, PageOf, Store, StoreError, Tenant, UsageRecord, api_keys, blobs, connection::Scope,
-    tenants, usage,
+    ApiKey, GroupBy, ListedEntry, ListedPrice, NewApiKey, Page, PageOf, Store, StoreError, Tenant, UsageGroup,
+    UsageRecord, api_keys, blobs, connection::Scope, ledger, prices, tenants, usage,
 };
 
 pub use adapters::Adapter;
@@ -113,15 +114,76 @@ impl TenantScope {
             .await
     }
 
-    /// All of them in one transaction. Idempotent by request id: a record that is there already is left as it is. Says how
-    /// many were written now.
-    pub async fn record_usage(&self, records: &[UsageRecord]) -> Result<u64, StoreError> {
+    /// Micro-units that requests let through in `[from, to)` have cost: what was charged, and the most that those may come
+    /// to which are not at their end. Of one key, or of all; without the requests in `except`.
+    pub async fn spent(
+        &self,
+        key: Option<ApiKeyId>,
+        from: OffsetDateTime,
+        to: OffsetDateTime,
+        except: &[RequestId],
+    ) -> Result<u64, StoreError> {
         self.store
             .bounded(async {
                 let mut transaction = self.begin().await?;
-                let inserted = usage::insert(&mut transaction, self.id, records).await?;
+                let spent = ledger::spent(&mut transaction, self.id, key, from, to, except).await?;
                 transaction.commit().await?;
-                Ok(inserted)
+                Ok(spent)
+            })
+            .await
+    }
+
+    /// Posted entries of requests let through in `[from, to)`, summed.
+    ///
+    /// Errors: [`StoreError::InvalidValue`] when there are too many groups.
+    pub async fn usage_summary(
+        &self,
+        from: OffsetDateTime,
+        to: OffsetDateTime,
+        by: &[GroupBy],
+    ) -> Result<Vec<UsageGroup>, StoreError> {
+        self.store
+            .bounded(async {
+                let mut transaction = self.begin().await?;
+                let groups = ledger::summary(&mut transaction, self.id, from, to, by).await?;
+                transaction.commit().await?;
+                Ok(groups)
+            })
+            .await
+    }
+
+    /// The newest request first.
+    pub async fn list_entries(&self, page: &Page) -> Result<PageOf<ListedEntry>, StoreError> {
+        self.store
+            .bounded(async {
+                let mut transaction = self.begin().await?;
+                let entries = ledger::list(&mut transaction, self.id, page).await?;
+                transaction.commit().await?;
+                Ok(entries)
+            })
+            .await
+    }
+
+    /// The tenant's own price list with its history, newest first.
+    pub async fn list_prices(&self, page: &Page) -> Result<PageOf<ListedPrice>, StoreError> {
+        self.store
+            .bounded(async {
+                let mut transaction = self.begin().await?;
+                let prices = prices::list(&mut transaction, Some(self.id), page).await?;
+                transaction.commit().await?;
+                Ok(prices)
+            })
+            .await
+    }
+
+    /// The platform's price list, which holds where the tenant's own says nothing; newest first.
+    pub async fn list_platform_prices(&self, page: &Page) -> Result<PageOf<ListedPrice>, StoreError> {
+        self.store
+            .bounded(async {
+                let mut transaction = self.begin().await?;
+                let prices = prices::list(&mut transaction, None, page).await?;
+                transaction.commit().await?;
+                Ok(prices)
             })
             .await
     }

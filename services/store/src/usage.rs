@@ -1,8 +1,9 @@
-//! Usage records: one row for each request that reached a worker, append-only. Every total is derived from them.
+//! Usage records: one row for each request that reached a worker, append-only: what ran and how,
+//! beside the ledger, which says what it cost.
 
 use std::{str::FromStr, time::Duration};
 
-use domain::{ApiKeyId, Digest, RequestId, TenantId};
+use domain::{ApiKeyId, Digest, Price, RequestId, TenantId};
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use uuid::Uuid;
 
@@ -51,24 +52,25 @@ pub enum FinishReason {
 
 const LIST: &str = "usage";
 
-/// One statement for all of them; says how many were not there yet.
+/// One statement for all of them; those that are there already stay as they are.
 pub(crate) async fn insert(
     connection: &mut PgConnection,
-    tenant: TenantId,
-    records: &[UsageRecord],
-) -> Result<u64, StoreError> {
-    fn column<T>(records: &[UsageRecord], of: impl Fn(&UsageRecord) -> T) -> Vec<T> {
-        records.iter().map(of).collect()
+    records: &[(TenantId, UsageRecord)],
+) -> Result<(), StoreError> {
+    fn column<T>(records: &[(TenantId, UsageRecord)], of: impl Fn(&UsageRecord) -> T) -> Vec<T> {
+        records.iter().map(|(_, record)| of(record)).collect()
     }
-    let inserted = sqlx::query(
+    let tenants: Vec<_> = records.iter().map(|(tenant, _)| tenant.uuid()).collect();
+    let query = sqlx::query(
         "insert into usage_records (tenant_id, id, api_key_id, model, adapter_digest, base_digest, worker, prompt_tokens,
                                     cached_prompt_tokens, completion_tokens, outcome, finish_reason, first_token_ms,
                                     duration_ms)
-         select $1, * from unnest($2::uuid[], $3::uuid[], $4::text[], $5::bytea[], $6::bytea[], $7::text[], $8::bigint[],
-                                  $9::bigint[], $10::bigint[], $11::text[], $12::text[], $13::bigint[], $14::bigint[])
+         select * from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::bytea[], $6::bytea[], $7::text[],
+                              $8::bigint[], $9::bigint[], $10::bigint[], $11::text[], $12::text[], $13::bigint[],
+                              $14::bigint[])
          on conflict on constraint usage_records_pkey do nothing",
     )
-    .bind(tenant.uuid())
+    .bind(tenants)
     .bind(column(records, |record| record.request.uuid()))
     .bind(column(records, |record| record.api_key.uuid()))
     .bind(column(records, |record| record.model.clone()))
@@ -81,10 +83,9 @@ pub(crate) async fn insert(
     .bind(column(records, |record| record.outcome.columns().0))
     .bind(column(records, |record| record.outcome.columns().1))
     .bind(column(records, |record| record.first_token.map(milliseconds)))
-    .bind(column(records, |record| milliseconds(record.duration)))
-    .execute(connection)
-    .await?;
-    Ok(inserted.rows_affected())
+    .bind(column(records, |record| milliseconds(record.duration)));
+    query.execute(connection).await?;
+    Ok(())
 }
 
 /// By request id, newest first: ids are UUIDs of version 7, so that is by time.
@@ -107,6 +108,13 @@ pub(crate) async fn list(
     .await?;
     let records = rows.iter().map(read).collect::<Result<_, _>>()?;
     Ok(page.cut(LIST, records, |record: &UsageRecord| record.request.to_string()))
+}
+
+impl UsageRecord {
+    /// Micro-units, at this price.
+    pub fn cost(&self, price: Price) -> u64 {
+        price.cost(self.prompt_tokens, self.cached_prompt_tokens, self.completion_tokens)
+    }
 }
 
 impl Outcome {

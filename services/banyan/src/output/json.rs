@@ -208,7 +208,7 @@ fn short(value: f32) -> Value {
     value.to_string().parse::<f64>().map_or(Value::Null, Value::from)
 }
 
-fn moment(timestamp: Option<&Timestamp>) -> Value {
+pub fn moment(timestamp: Option<&Timestamp>) -> Value {
     match timestamp {
         Some(_) => time_text(timestamp).into(),
         None => Value::Null,

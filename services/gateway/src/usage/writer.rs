@@ -59,7 +59,7 @@ impl Writer {
         };
         let attempt = async {
             loop {
-                match self.store.tenant(tenant).record_usage(records).await {
+                match self.store.platform().record_usage(tenant, records).await {
                     Ok(_) => return Ok(()),
                     Err(StoreError::Unavailable(error)) => tracing::warn!(%error, "usage record not written yet"),
                     Err(error) => return Err(Lost::Refused(error)),

@@ -8,5 +8,6 @@ mod grants;
 mod isolation;
 mod limits;
 mod platform;
+mod prices;
 mod scopes;
 mod uploads;

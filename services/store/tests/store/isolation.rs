@@ -5,11 +5,20 @@ use store::{Store, StoreConfig, StoreError, TenantScope};
 
 use crate::{
     database::Database,
-    suite::{adapter, digest, push, tenant},
+    suite::{self, adapter, digest, push, tenant},
 };
 
-const TABLES: [&str; 7] =
-    ["tenants", "api_keys", "adapters", "adapter_blobs", "adapter_versions", "aliases", "usage_records"];
+const TABLES: [&str; 9] = [
+    "tenants",
+    "api_keys",
+    "adapters",
+    "adapter_blobs",
+    "adapter_versions",
+    "aliases",
+    "usage_records",
+    "ledger_entries",
+    "ledger_open",
+];
 
 /// A database with two tenants that have a row in every table, and a connection of the service.
 async fn two_tenants() -> (Database, TenantScope, TenantScope, PgConnection) {
@@ -29,7 +38,7 @@ async fn two_tenants() -> (Database, TenantScope, TenantScope, PgConnection) {
             expires_at: None,
         };
         own.create_api_key(new).await.expect("create a key");
-        own.record_usage(&[usage()]).await.expect("record");
+        database.store.platform().post(uuid::Uuid::nil(), &requests(own)).await.expect("record");
     }
     let connection = PgConnection::connect(&database.service_url).await.expect("connect");
     (database, ours, theirs, connection)
@@ -43,7 +52,8 @@ async fn a_tenant_sees_its_own_rows_and_no_others_whatever_the_query() {
         let owner = if table == "tenants" { "id" } else { "tenant_id" };
         let rows = query(&mut transaction, &format!("select {owner} as owner from {table}")).await;
         let owners: Vec<uuid::Uuid> = rows.iter().map(|row| sqlx::Row::get(row, "owner")).collect();
-        assert_eq!(owners, [ours.id().uuid()], "{table}");
+        let once = owners.iter().all(|owner| *owner == ours.id().uuid()) && !owners.is_empty();
+        assert!(once, "{table}: {owners:?}");
         let sql = format!("select from {table} where {owner} = '{}'", theirs.id());
         assert!(query(&mut transaction, &sql).await.is_empty(), "{table}");
     }
@@ -67,6 +77,20 @@ async fn a_tenant_sees_its_own_plan_and_no_other() {
     drop(transaction);
     connection.execute("set role banyan_app").await.expect("take the role");
     assert!(query(&mut connection, "select from plans").await.is_empty(), "without a tenant none");
+}
+
+#[tokio::test]
+async fn a_tenant_sees_the_platforms_prices_and_its_own_and_no_others() {
+    let (database, ours, theirs, mut connection) = two_tenants().await;
+    for tenant in [None, Some(ours.id()), Some(theirs.id())] {
+        let (model, price) = (store::PricedModel::Every, domain::Price::default());
+        let new = store::NewPrice { tenant, model, price, effective_at: None };
+        database.store.platform().set_price(&new).await.expect("set a price");
+    }
+    let mut transaction = as_tenant(&mut connection, &ours).await;
+    let rows = query(&mut transaction, "select tenant_id from prices order by tenant_id nulls first").await;
+    let owners: Vec<Option<uuid::Uuid>> = rows.iter().map(|row| sqlx::Row::get(row, "tenant_id")).collect();
+    assert_eq!(owners, [None, Some(ours.id().uuid())]);
 }
 
 #[tokio::test]
@@ -142,6 +166,14 @@ async fn a_tenant_may_not_touch_what_only_the_platform_may() {
         "update usage_records set completion_tokens = 0",
         "delete from usage_records",
         "truncate usage_records",
+        "insert into prices (id, model, input_micros, cached_input_micros, output_micros, effective_at)
+         values (gen_random_uuid(), '*', 0, 0, 0, now())",
+        "update prices set input_micros = 0",
+        "insert into ledger_entries (tenant_id, request_id, kind) values (banyan_tenant_id(), banyan_tenant_id(), 'voided')",
+        "update ledger_entries set charged_micros = 0",
+        "delete from ledger_entries",
+        "truncate ledger_entries",
+        "delete from ledger_open",
         "alter table adapters disable row level security",
         "create table smuggled (i int)",
         "create function public.lower (text) returns text language sql return 'x'",
@@ -160,6 +192,11 @@ async fn versions_and_usage_never_change_not_even_by_their_owner() {
         "update usage_records set completion_tokens = 0",
         "delete from usage_records",
         "truncate usage_records",
+        "update prices set input_micros = 0",
+        "delete from prices",
+        "update ledger_entries set charged_micros = 0",
+        "delete from ledger_entries",
+        "truncate ledger_entries",
     ] {
         assert_eq!(code(try_execute(&mut owner, sql).await), "23001", "{sql}");
     }
@@ -265,19 +302,10 @@ fn code(result: Result<u64, sqlx::Error>) -> String {
     database.code().expect("PostgreSQL names a code").into_owned()
 }
 
-fn usage() -> store::UsageRecord {
-    store::UsageRecord {
-        request: domain::RequestId::new(uuid::Uuid::now_v7()),
-        api_key: domain::ApiKeyId::new(uuid::Uuid::now_v7()),
-        model: "base".to_owned(),
-        adapter_digest: None,
-        base_digest: digest(0xba),
-        worker: "worker".to_owned(),
-        prompt_tokens: 1,
-        cached_prompt_tokens: 0,
-        completion_tokens: 1,
-        outcome: store::Outcome::Cancelled,
-        first_token: None,
-        duration: std::time::Duration::ZERO,
-    }
+/// One request without an end, and one with a posted end.
+fn requests(own: &TenantScope) -> Vec<store::LedgerEntry> {
+    use store::{End, LedgerEntry};
+    let (open, ended) = (suite::hold(own.id()), suite::hold(own.id()));
+    let posted = End::Posted(ended.record());
+    vec![LedgerEntry::Reserved(open), LedgerEntry::Reserved(ended.clone()), LedgerEntry::Ended(ended, posted)]
 }

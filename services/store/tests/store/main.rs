@@ -23,6 +23,8 @@ macro_rules! on_postgres {
 on_postgres!(
     a_tenant_lives_from_creation_to_deletion,
     tenants_are_listed_by_slug_in_pages,
+    a_tenants_own_price_comes_before_the_platforms,
+    a_price_holds_from_its_time_on_and_its_past_stays,
     a_tenant_with_adapters_is_deleted_only_by_force,
     a_key_is_found_by_its_public_id_until_its_tenant_is_gone,
     a_key_is_revoked_once,
@@ -39,6 +41,9 @@ on_postgres!(
     files_to_delete_are_claimed_by_one_and_forgotten_when_gone,
     an_upload_that_was_given_up_is_cleaned_up,
     usage_is_recorded_once_per_request,
+    a_request_ends_once_whoever_says_it_first,
+    sums_come_out_of_the_ledger_exactly,
+    requests_without_an_end_are_found_by_their_gateway_and_deadline,
     values_that_the_schema_refuses_are_called_by_name,
 );
 

@@ -5,12 +5,14 @@
 mod adapters;
 #[path = "suite/blobs.rs"]
 mod blobs;
+#[path = "suite/ledger.rs"]
+mod ledger;
 #[path = "suite/plans.rs"]
 mod plans;
+#[path = "suite/prices.rs"]
+mod prices;
 #[path = "suite/tenants.rs"]
 mod tenants;
-#[path = "suite/usage.rs"]
-mod usage;
 #[path = "suite/versions.rs"]
 mod versions;
 
@@ -21,9 +23,10 @@ use uuid::Uuid;
 
 pub use adapters::*;
 pub use blobs::*;
+pub use ledger::*;
 pub use plans::*;
+pub use prices::*;
 pub use tenants::*;
-pub use usage::*;
 pub use versions::*;
 
 pub const LEASE: std::time::Duration = std::time::Duration::from_secs(600);
@@ -35,6 +38,8 @@ pub async fn all(store: &Store) {
     a_plan_lives_from_creation_to_deletion(store).await;
     a_plan_fills_in_what_its_tenants_limits_leave_open(store).await;
     the_default_plan_stays(store).await;
+    a_tenants_own_price_comes_before_the_platforms(store).await;
+    a_price_holds_from_its_time_on_and_its_past_stays(store).await;
     a_tenant_with_adapters_is_deleted_only_by_force(store).await;
     a_key_is_found_by_its_public_id_until_its_tenant_is_gone(store).await;
     a_key_is_revoked_once(store).await;
@@ -51,6 +56,9 @@ pub async fn all(store: &Store) {
     files_to_delete_are_claimed_by_one_and_forgotten_when_gone(store).await;
     an_upload_that_was_given_up_is_cleaned_up(store).await;
     usage_is_recorded_once_per_request(store).await;
+    a_request_ends_once_whoever_says_it_first(store).await;
+    sums_come_out_of_the_ledger_exactly(store).await;
+    requests_without_an_end_are_found_by_their_gateway_and_deadline(store).await;
     values_that_the_schema_refuses_are_called_by_name(store).await;
 }
 
