@@ -110,6 +110,31 @@ impl PostgresServer {
         format!("postgresql://postgres@127.0.0.1:{}/postgres?sslmode=disable", self.port)
     }
 
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// It accepts connections and answers nothing, as a server whose machine has stalled.
+    pub fn pause(&self) {
+        self.signal_all("STOP");
+    }
+
+    /// After [`PostgresServer::pause`]: it answers again, also what it was asked meanwhile.
+    pub fn unpause(&self) {
+        self.signal_all("CONT");
+    }
+
+    /// Ends all its processes with SIGKILL at the same time. What was committed stays.
+    pub fn kill(&self) {
+        let running = self.process.lock().expect("no test panicked in here").take().expect("the server runs");
+        running.end_all_and_keep_folder("KILL");
+    }
+
+    fn signal_all(&self, signal: &str) {
+        let process = self.process.lock().expect("no test panicked in here");
+        process.as_ref().expect("the server runs").signal_all(signal);
+    }
+
     /// Ends the server at once, as a crash would: no checkpoint, every connection cut. What was committed stays.
     pub fn crash(&self) {
         let running = self.process.lock().expect("no test panicked in here").take().expect("the server runs");
@@ -131,8 +156,11 @@ impl PostgresServer {
         let state = self.folder.path().join("data/postmaster.pid");
         wait_until("the start of PostgreSQL", &self.folder, || {
             assert!(!started.has_ended(), "PostgreSQL did not start:\n{}", self.folder.log());
-            // The last line of this file is PostgreSQL's own word for "accepting connections".
-            fs::read_to_string(&state).is_ok_and(|text| text.lines().last().is_some_and(|line| line.trim() == "ready"))
+            let Ok(text) = fs::read_to_string(&state) else { return false };
+            // The first line says whose file it is: a server that was killed leaves its own behind. The last line is
+            // PostgreSQL's own word for "accepting connections".
+            text.lines().next().is_some_and(|line| line.trim() == started.pid())
+                && text.lines().last().is_some_and(|line| line.trim() == "ready")
         });
         *self.process.lock().expect("no test panicked in here") = Some(started);
     }
@@ -227,6 +255,10 @@ mod tests {
         let server = PostgresServer::start();
         runtime.block_on(execute(&server.url(), "create table kept (i int)"));
         server.crash();
+        assert!(runtime.block_on(try_execute(&server.url(), "select 1")).is_err());
+        server.resume();
+        runtime.block_on(execute(&server.url(), "insert into kept select i from kept"));
+        server.kill();
         assert!(runtime.block_on(try_execute(&server.url(), "select 1")).is_err());
         server.resume();
         runtime.block_on(execute(&server.url(), "select i from kept"));

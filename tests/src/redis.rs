@@ -62,6 +62,10 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
     /// It accepts connections and answers nothing, as a server whose machine has stalled.
     pub fn pause(&self) {
         self.signal("STOP");

@@ -52,10 +52,11 @@ pub(crate) struct ServerProcess {
 }
 
 impl ServerFolder {
-    /// `users`: under which of these the server runs when the tests run as root, the first that exists.
+    /// `users`: under which of these the server runs when the tests run as root, the first that exists; with none it runs
+    /// as whoever runs the tests.
     pub(crate) fn new(name: &str, users: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix(&format!("banyan-test-{name}-")).tempdir().expect("make a folder");
-        let user = (id("-u", None) == Some(0)).then(|| {
+        let user = (!users.is_empty() && id("-u", None) == Some(0)).then(|| {
             let user = users.iter().find(|user| id("-u", Some(user)).is_some());
             let user = user.unwrap_or_else(|| panic!("tests run as root, and none of the users {users:?} exists"));
             chown(folder.path(), id("-u", Some(user)), id("-g", Some(user))).expect("hand the folder over");
@@ -125,12 +126,38 @@ impl ServerProcess {
         assert!(status.expect("run kill").success(), "send {signal} to {}", self.pid);
     }
 
+    /// To the server and to the processes that it has started, all with one command.
+    pub(crate) fn signal_all(&self, signal: &str) {
+        let children = Command::new("pgrep").args(["-P", &self.pid]).output().expect("run pgrep");
+        let children = String::from_utf8_lossy(&children.stdout).into_owned();
+        // Fails when a child has ended meanwhile.
+        let _ = Command::new("kill")
+            .args([&format!("-{signal}"), &self.pid])
+            .args(children.split_whitespace())
+            .stderr(Stdio::null())
+            .status()
+            .expect("run kill");
+    }
+
     /// Ends the server and leaves its folder for the next one.
     pub(crate) fn end_and_keep_folder(mut self, signal: &str) {
+        self.keep_folder();
+        self.signal(signal);
+    }
+
+    /// The same, with everything that the server has started.
+    pub(crate) fn end_all_and_keep_folder(mut self, signal: &str) {
+        self.keep_folder();
+        self.signal_all(signal);
+    }
+
+    fn keep_folder(&mut self) {
         let mut stdin = self.supervisor.stdin.take().expect("stdin is piped");
         stdin.write_all(b"keep").expect("tell the supervisor");
-        drop(stdin);
-        self.signal(signal);
+    }
+
+    pub(crate) fn pid(&self) -> &str {
+        &self.pid
     }
 
     pub(crate) fn has_ended(&mut self) -> bool {
