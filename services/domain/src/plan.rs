@@ -23,6 +23,8 @@ pub enum Outage {
     /// They are refused.
     #[default]
     Closed,
+    /// They go on for as long as what a gateway has borrowed ahead lasts.
+    Leased,
     /// They go on; each gateway counts for itself.
     Open,
 }
@@ -32,13 +34,14 @@ impl Outage {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Closed => "closed",
+            Self::Leased => "leased",
             Self::Open => "open",
         }
     }
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("`{0}` is not a policy for outages: use `closed` or `open`")]
+#[error("`{0}` is not a policy for outages: use `closed`, `leased` or `open`")]
 pub struct OutageError(String);
 
 impl FromStr for Outage {
@@ -47,6 +50,7 @@ impl FromStr for Outage {
     fn from_str(text: &str) -> Result<Self, OutageError> {
         match text {
             "closed" => Ok(Self::Closed),
+            "leased" => Ok(Self::Leased),
             "open" => Ok(Self::Open),
             other => Err(OutageError(other.to_owned())),
         }

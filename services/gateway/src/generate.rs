@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use domain::{Detail, Fault, ModelName, Reason, TenantId};
+use domain::{Detail, Fault, ModelName, Price, Reason, TenantId};
 use store::Store;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument as _, info_span};
@@ -126,6 +126,7 @@ impl Generator {
             output_tokens: max_tokens.min(self.config.generate.grant_tokens),
             of_tenant: limits.into(),
             of_key: key_limits.into(),
+            price: Price::default(),
             lease: ms(self.config.limits.lease_ms),
             outage,
         };

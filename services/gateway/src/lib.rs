@@ -33,4 +33,4 @@ pub use config::{
     AuthConfig, CallsConfig, DEFAULTS, ENV_PREFIX, GatewayConfig, GenerateConfig, LimitsConfig, PricesConfig,
     UploadsConfig, UsageConfig, WorkersConfig,
 };
-pub use start::{Backends, Gateway, GatewayError, RunningGateway, run, shared_limits};
+pub use start::{Backends, Gateway, GatewayError, RunningGateway, run};

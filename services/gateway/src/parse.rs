@@ -4,7 +4,7 @@ mod generate;
 
 use std::{fmt::Display, str::FromStr};
 
-use domain::{Fault, KeyLimits, TenantLimits};
+use domain::{BUDGET_MAX, Fault, KeyLimits, TenantLimits};
 use proto::v1;
 use store::Page;
 use time::OffsetDateTime;
@@ -47,6 +47,13 @@ impl Violations {
         self.require(field, fits, "must have at most 256 characters, none of them a control character");
     }
 
+    fn budgets(&mut self, limits: &str, day: u64, month: u64) {
+        for (field, budget) in [("budget_day", day), ("budget_month", month)] {
+            let field = format!("{limits}.{field}");
+            self.require(&field, budget <= BUDGET_MAX, format!("must be at most {BUDGET_MAX} micro-units"));
+        }
+    }
+
     /// `value` if nothing was wrong. A value can only be absent if something was.
     pub fn check<T>(mut self, value: Option<T>) -> Result<T, Fault> {
         if self.0.len() > VIOLATIONS_MAX {
@@ -79,15 +86,16 @@ pub fn page(size: i32, token: String) -> Result<Page, Fault> {
 }
 
 /// 0 on the wire means what stands behind it: the plan, or the platform's default.
-pub fn tenant_limits(wire: &v1::TenantLimits) -> TenantLimits {
+pub fn tenant_limits(violations: &mut Violations, field: &str, wire: &v1::TenantLimits) -> TenantLimits {
+    violations.budgets(field, wire.budget_day, wire.budget_month);
     let own = |value: u32| (value > 0).then_some(value);
     TenantLimits {
         requests_per_minute: own(wire.requests_per_minute),
         input_tokens_per_minute: own(wire.input_tokens_per_minute),
         output_tokens_per_minute: own(wire.output_tokens_per_minute),
         concurrent_requests: own(wire.concurrent_requests),
-        budget_day: None,
-        budget_month: None,
+        budget_day: (wire.budget_day > 0).then_some(wire.budget_day),
+        budget_month: (wire.budget_month > 0).then_some(wire.budget_month),
         adapters_max: own(wire.adapters_max),
         adapter_bytes_max: (wire.adapter_bytes_max > 0).then_some(wire.adapter_bytes_max),
         adapter_rank_max: own(wire.adapter_rank_max),
@@ -100,6 +108,8 @@ pub fn wire_limits(limits: TenantLimits) -> v1::TenantLimits {
         input_tokens_per_minute: limits.input_tokens_per_minute.unwrap_or_default(),
         output_tokens_per_minute: limits.output_tokens_per_minute.unwrap_or_default(),
         concurrent_requests: limits.concurrent_requests.unwrap_or_default(),
+        budget_day: limits.budget_day.unwrap_or_default(),
+        budget_month: limits.budget_month.unwrap_or_default(),
         adapters_max: limits.adapters_max.unwrap_or_default(),
         adapter_bytes_max: limits.adapter_bytes_max.unwrap_or_default(),
         adapter_rank_max: limits.adapter_rank_max.unwrap_or_default(),
@@ -107,15 +117,16 @@ pub fn wire_limits(limits: TenantLimits) -> v1::TenantLimits {
 }
 
 /// 0 on the wire means none of the key's own.
-pub fn key_limits(wire: &v1::KeyLimits) -> KeyLimits {
+pub fn key_limits(violations: &mut Violations, field: &str, wire: &v1::KeyLimits) -> KeyLimits {
+    violations.budgets(field, wire.budget_day, wire.budget_month);
     let own = |value: u32| (value > 0).then_some(value);
     KeyLimits {
         requests_per_minute: own(wire.requests_per_minute),
         input_tokens_per_minute: own(wire.input_tokens_per_minute),
         output_tokens_per_minute: own(wire.output_tokens_per_minute),
         concurrent_requests: own(wire.concurrent_requests),
-        budget_day: None,
-        budget_month: None,
+        budget_day: (wire.budget_day > 0).then_some(wire.budget_day),
+        budget_month: (wire.budget_month > 0).then_some(wire.budget_month),
     }
 }
 
@@ -125,6 +136,8 @@ pub fn wire_key_limits(limits: KeyLimits) -> v1::KeyLimits {
         input_tokens_per_minute: limits.input_tokens_per_minute.unwrap_or_default(),
         output_tokens_per_minute: limits.output_tokens_per_minute.unwrap_or_default(),
         concurrent_requests: limits.concurrent_requests.unwrap_or_default(),
+        budget_day: limits.budget_day.unwrap_or_default(),
+        budget_month: limits.budget_month.unwrap_or_default(),
     }
 }
 

@@ -20,11 +20,11 @@ use tonic::service::Routes;
 use crate::{
     admin::{Adapters, ApiKeys, Plans, Prices as PriceLists, Tenants},
     auth::{Authenticator, KeyHasher},
-    config::{GatewayConfig, LimitsConfig, ms},
+    config::{GatewayConfig, ms},
     generate::Generator,
     guard::Guard,
     inference::Inference,
-    limits::{Admission, InProcessLimits, LimitsUnavailable, OutageLimits, RateLimits, RedisLimits},
+    limits::{self, Admission, LimitsUnavailable, RateLimits},
     prices::Prices,
     sweeper::Sweeper,
     uploads::Uploads,
@@ -48,7 +48,7 @@ pub struct Backends {
 pub enum GatewayError {
     #[error("PostgreSQL: {0}")]
     Store(#[from] StoreError),
-    #[error("Redis: {0}")]
+    #[error(transparent)]
     Limits(#[from] LimitsUnavailable),
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -180,24 +180,16 @@ impl RunningGateway {
 /// A gateway alone: connects what the configuration names, and serves until `shutdown`.
 pub async fn run(config: GatewayConfig, shutdown: Shutdown) -> Result<(), GatewayError> {
     let store = Store::connect(config.postgres.reveal(), &config.store).await?;
-    let limits: Arc<dyn RateLimits> = if config.redis.is_empty() {
+    if config.redis.is_empty() {
         tracing::warn!("no Redis is configured: rate limits hold for this process alone");
-        Arc::new(InProcessLimits::default())
-    } else {
-        Arc::new(shared_limits(config.redis.reveal(), &config.limits)?)
-    };
+    }
+    let limits = limits::open(config.redis.reveal(), &config.limits, &store)?;
     let options = config.registry_options.iter().map(|(key, value)| (key.clone(), value.reveal().to_owned()));
     let registry = Registry::open(&config.registry, options)?;
     let backends = Backends { store: store.clone(), limits, registry };
     Gateway::start(config, backends, shutdown).await?.join().await?;
     store.close().await;
     Ok(())
-}
-
-/// Limits in Redis, and what holds while it does not answer.
-pub fn shared_limits(url: &str, config: &LimitsConfig) -> Result<impl RateLimits, LimitsUnavailable> {
-    let redis = RedisLimits::new(url, &config.redis_prefix, ms(config.redis_timeout_ms))?;
-    Ok(OutageLimits::new(redis, config.breaker_failures_max, ms(config.breaker_pause_ms)))
 }
 
 /// Serving while a worker is well and no stop was asked for.

@@ -29,6 +29,8 @@ pub async fn key(args: KeyArgs, as_json: bool) -> Outcome {
                 input_tokens_per_minute: limits.input_tokens_per_minute,
                 output_tokens_per_minute: limits.output_tokens_per_minute,
                 concurrent_requests: limits.concurrent_requests,
+                budget_day: limits.budget_day,
+                budget_month: limits.budget_month,
             };
             let api_key = ApiKey {
                 role: role.into(),

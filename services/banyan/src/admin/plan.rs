@@ -52,6 +52,7 @@ fn wire(name: String, terms: PlanTermsArgs) -> Plan {
     let share = terms.share;
     let outage = terms.outage.map_or(Outage::Unspecified, |outage| match outage {
         OutageArg::Closed => Outage::Closed,
+        OutageArg::Leased => Outage::Leased,
         OutageArg::Open => Outage::Open,
     });
     Plan {

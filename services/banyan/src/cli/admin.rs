@@ -75,6 +75,8 @@ pub struct PlanTermsArgs {
 pub enum OutageArg {
     /// They are refused.
     Closed,
+    /// They go on for as long as what each gateway has borrowed ahead lasts.
+    Leased,
     /// They go on; each gateway counts for itself.
     Open,
 }
@@ -174,6 +176,12 @@ pub struct LimitArgs {
     pub output_tokens_per_minute: Option<u32>,
     #[arg(long, value_name = "N")]
     pub concurrent_requests: Option<u32>,
+    /// Money for a day of UTC, in millionths of the currency.
+    #[arg(long, value_name = "MICROS")]
+    pub budget_day: Option<u64>,
+    /// Money for a month of UTC, in millionths of the currency.
+    #[arg(long, value_name = "MICROS")]
+    pub budget_month: Option<u64>,
     #[arg(long, value_name = "N")]
     pub adapters_max: Option<u32>,
     /// Bytes of all stored versions.
@@ -221,6 +229,12 @@ pub struct KeyLimitArgs {
     pub output_tokens_per_minute: u32,
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub concurrent_requests: u32,
+    /// Money for a day of UTC, in millionths of the currency.
+    #[arg(long, value_name = "MICROS", default_value_t = 0, hide_default_value = true)]
+    pub budget_day: u64,
+    /// Money for a month of UTC, in millionths of the currency.
+    #[arg(long, value_name = "MICROS", default_value_t = 0, hide_default_value = true)]
+    pub budget_month: u64,
 }
 
 #[derive(Debug, Subcommand)]

@@ -32,6 +32,7 @@ pub fn plan(plan: &Plan) -> Value {
 pub const fn outage(outage: Outage) -> &'static str {
     match outage {
         Outage::Unspecified | Outage::Closed => "closed",
+        Outage::Leased => "leased",
         Outage::Open => "open",
     }
 }
@@ -54,6 +55,8 @@ fn limits(limits: TenantLimits) -> Value {
         "input_tokens_per_minute": limits.input_tokens_per_minute,
         "output_tokens_per_minute": limits.output_tokens_per_minute,
         "concurrent_requests": limits.concurrent_requests,
+        "budget_day": limits.budget_day,
+        "budget_month": limits.budget_month,
         "adapters_max": limits.adapters_max,
         "adapter_bytes_max": limits.adapter_bytes_max,
         "adapter_rank_max": limits.adapter_rank_max,
@@ -71,6 +74,8 @@ pub fn api_key(key: &ApiKey) -> Value {
             "input_tokens_per_minute": limits.input_tokens_per_minute,
             "output_tokens_per_minute": limits.output_tokens_per_minute,
             "concurrent_requests": limits.concurrent_requests,
+            "budget_day": limits.budget_day,
+            "budget_month": limits.budget_month,
         },
         "models": key.models,
         "methods": key.methods,

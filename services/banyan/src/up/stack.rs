@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use chassis::{config, shutdown::Shutdown};
 use gateway::{
     Backends, Gateway, GatewayConfig, RunningGateway,
-    limits::{InProcessLimits, RateLimits},
+    limits::RateLimits,
 };
 use store::{Store, StoreConfig};
 use worker::{RunningWorker, Worker, WorkerConfig};
@@ -78,7 +78,7 @@ impl Stack {
         let config = gateway_config(args, secrets, &url, &registry_url, &worker)?;
         let backends = Backends {
             store: store.clone(),
-            limits: limits(args, &config)?,
+            limits: limits(args, &config, &store)?,
             registry: Registry::open(&registry_url, options(&config))?,
         };
         let mut gateway = Gateway::start(config, backends, shutdown).await?;
@@ -174,9 +174,8 @@ fn gateway_config(
     Ok(config::load(gateway::DEFAULTS, None, gateway::ENV_PREFIX, settings.table())?)
 }
 
-fn limits(args: &UpArgs, config: &GatewayConfig) -> anyhow::Result<Arc<dyn RateLimits>> {
-    let Some(url) = &args.redis else { return Ok(Arc::new(InProcessLimits::default())) };
-    Ok(Arc::new(gateway::shared_limits(url, &config.limits).context("Redis")?))
+fn limits(args: &UpArgs, config: &GatewayConfig, store: &Store) -> anyhow::Result<Arc<dyn RateLimits>> {
+    gateway::limits::open(args.redis.as_deref().unwrap_or_default(), &config.limits, store).context("Redis")
 }
 
 fn options(config: &GatewayConfig) -> Vec<(String, String)> {

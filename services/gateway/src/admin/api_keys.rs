@@ -55,6 +55,7 @@ impl ApiKeyService for ApiKeys {
             violations.require(field, future, "must be in the future");
             let models = read_models(&mut violations, wire.models);
             let methods = read_methods(&mut violations, wire.methods);
+            let limits = parse::key_limits(&mut violations, "api_key.limits", &wire.limits.unwrap_or_default());
             let (parent, role) = violations.check(parent.zip(role))?;
             let tenant = reach(&self.store, &session, &parent.tenant, "tenant", &parent, self.defaults).await?;
 
@@ -66,7 +67,7 @@ impl ApiKeyService for ApiKeys {
                 secret_hash: self.hasher.hash(key.secret()),
                 display_name: wire.display_name,
                 role,
-                limits: parse::key_limits(&wire.limits.unwrap_or_default()),
+                limits,
                 models,
                 methods,
                 expires_at,

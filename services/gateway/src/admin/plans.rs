@@ -29,6 +29,8 @@ const FIELDS: &[Field<PlanFields>] = fields![
     limits.input_tokens_per_minute,
     limits.output_tokens_per_minute,
     limits.concurrent_requests,
+    limits.budget_day,
+    limits.budget_month,
     limits.adapters_max,
     limits.adapter_bytes_max,
     limits.adapter_rank_max,
@@ -106,16 +108,17 @@ fn read_fields(violations: &mut Violations, wire: v1::Plan) -> PlanFields {
     violations.display_name("plan.display_name", &wire.display_name);
     let outage = match v1::Outage::try_from(wire.outage) {
         Ok(v1::Outage::Unspecified | v1::Outage::Closed) => Outage::Closed,
+        Ok(v1::Outage::Leased) => Outage::Leased,
         Ok(v1::Outage::Open) => Outage::Open,
         Err(_) => {
-            violations.add("plan.outage", "must be OUTAGE_CLOSED or OUTAGE_OPEN");
+            violations.add("plan.outage", "must be OUTAGE_CLOSED, OUTAGE_LEASED or OUTAGE_OPEN");
             Outage::Closed
         }
     };
     let share = wire.share.unwrap_or_default();
     PlanFields {
         display_name: wire.display_name,
-        limits: tenant_limits(&wire.limits.unwrap_or_default()),
+        limits: tenant_limits(violations, "plan.limits", &wire.limits.unwrap_or_default()),
         share: Share {
             weight: share.weight,
             priority: share.priority,
@@ -142,6 +145,7 @@ fn wire_plan(plan: Plan) -> v1::Plan {
         }),
         outage: match outage {
             Outage::Closed => v1::Outage::Closed,
+            Outage::Leased => v1::Outage::Leased,
             Outage::Open => v1::Outage::Open,
         }
         .into(),

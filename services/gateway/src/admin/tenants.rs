@@ -103,6 +103,8 @@ const FIELDS: &[Field<TenantFields>] = fields![
     limits.input_tokens_per_minute,
     limits.output_tokens_per_minute,
     limits.concurrent_requests,
+    limits.budget_day,
+    limits.budget_month,
     limits.adapters_max,
     limits.adapter_bytes_max,
     limits.adapter_rank_max,
@@ -115,7 +117,7 @@ fn read_fields(violations: &mut Violations, wire: v1::Tenant) -> TenantFields {
     TenantFields {
         display_name: wire.display_name,
         plan: plan.map_or_else(|| TenantFields::default().plan, |name| name.plan),
-        limits: tenant_limits(&wire.limits.unwrap_or_default()),
+        limits: tenant_limits(violations, "tenant.limits", &wire.limits.unwrap_or_default()),
     }
 }
 

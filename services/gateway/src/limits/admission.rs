@@ -3,10 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use domain::{Fault, Reason};
+use time::OffsetDateTime;
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::{Ask, Denied, Extended, LimitsUnavailable, RateLimits, Used};
+use super::{Ask, Denied, Extended, Granted, LimitsUnavailable, RateLimits, Used};
 use crate::inbox;
 
 /// Settles and renewals under way at the same time.
@@ -23,7 +24,7 @@ pub struct Admission {
 #[must_use]
 pub struct Reservation {
     lease: Lease,
-    granted: u32,
+    granted: Granted,
     used: Used,
     open: bool,
 }
@@ -57,7 +58,7 @@ impl Admission {
     pub async fn reserve(&self, ask: Ask) -> Result<Reservation, Fault> {
         // The reservation exists before the answer does: should this call be dropped or time out, it may have charged.
         let lease = Lease { admission: self.clone(), ask: Arc::new(ask) };
-        let mut reservation = Reservation { lease, granted: 0, used: Used::default(), open: true };
+        let mut reservation = Reservation { lease, granted: Granted { output: 0, at_ms: 0 }, used: Used::default(), open: true };
         let ask = Arc::clone(&reservation.lease.ask);
         match self.limits.reserve(&ask).await {
             Ok(granted) => {
@@ -85,7 +86,13 @@ impl Reservation {
 
     /// Tokens of the answer that may be generated before it is extended.
     pub const fn granted(&self) -> u32 {
-        self.granted
+        self.granted.output
+    }
+
+    /// When it was charged, by the clock of the limits, in whole seconds: what it costs belongs to this day and month.
+    pub fn at(&self) -> OffsetDateTime {
+        let seconds = i64::try_from(self.granted.at_ms / 1_000).unwrap_or(i64::MAX);
+        OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH)
     }
 
     pub const fn lease(&self) -> &Lease {

@@ -9,16 +9,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use domain::{ApiKeyId, Outage, RequestId, TenantId};
+use domain::{ApiKeyId, Outage, Price, RequestId, TenantId};
+use futures::{FutureExt as _, future::BoxFuture};
 use proptest::prelude::*;
 use tests::redis::{RedisServer, TestRedis};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    Admission, Ask, Denied, Exceeded, Extended, InProcessLimits, Limit, OutageLimits, Rate, RateLimits, Rates,
-    RedisLimits, Refusal, Scope, Used,
+    Admission, Ask, BudgetSource, Denied, Exceeded, Extended, Granted, InProcessLimits, Limit, LimitsUnavailable,
+    NothingSpent, OutageLimits, Period, Rate, RateLimits, Rates, RedisLimits, Refusal, Scope, Spent, Used,
 };
+
+const DAY_MS: u64 = 86_400_000;
+/// 2028-02-27, two days before a leap day.
+const BEGIN_MS: u64 = 1_835_265_600_000;
+/// Nothing here takes long.
+const LEDGER_WAIT: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -39,12 +46,29 @@ struct Asked {
     output: u32,
     of_tenant: Rates,
     of_key: Rates,
+    price: Price,
     lease_ms: u64,
+}
+
+/// What the ledger says was spent by anybody before: money that is found there counts like any other.
+struct SpentBefore;
+
+const SPENT_BEFORE: Spent = Spent { day: 7, month: 40 };
+
+impl BudgetSource for SpentBefore {
+    fn spent<'a>(
+        &'a self,
+        _: TenantId,
+        _: Option<ApiKeyId>,
+        _: Period,
+    ) -> BoxFuture<'a, Result<Spent, LimitsUnavailable>> {
+        futures::future::ready(Ok(SPENT_BEFORE)).boxed()
+    }
 }
 
 #[derive(Debug, PartialEq)]
 enum Answer {
-    Reserved(Result<u32, Denied>),
+    Reserved(Result<Granted, Denied>),
     Extended(Extended),
     Known(bool),
     Waited,
@@ -52,18 +76,29 @@ enum Answer {
 
 fn rates() -> impl Strategy<Value = Rates> {
     let limit = |most: u32| prop_oneof![1 => Just(None), 3 => (1..most).prop_map(Some)];
-    (limit(6), limit(100), limit(80), limit(4)).prop_map(|(requests, input, output, at_once)| Rates {
-        requests_per_minute: requests,
-        input_tokens_per_minute: input,
-        output_tokens_per_minute: output,
-        concurrent_requests: at_once,
-    })
+    let budget = |most: u64| prop_oneof![2 => Just(None), 3 => (1..most).prop_map(Some)];
+    (limit(6), limit(100), limit(80), limit(4), budget(100), budget(400)).prop_map(
+        |(requests, input, output, at_once, day, month)| Rates {
+            requests_per_minute: requests,
+            input_tokens_per_minute: input,
+            output_tokens_per_minute: output,
+            concurrent_requests: at_once,
+            budget_day: day,
+            budget_month: month,
+        },
+    )
+}
+
+/// Less than a micro-unit for a token, some, and more than there can be.
+fn price() -> impl Strategy<Value = Price> {
+    let one = || prop_oneof![Just(0), 0..3_000_000u64, Just(domain::BUDGET_MAX)];
+    (0..3_000_000u64, one(), one()).prop_map(|(input, cached_input, output)| Price { input, cached_input, output })
 }
 
 fn asked() -> impl Strategy<Value = Asked> {
     let of_key = prop_oneof![Just(Rates::default()), rates()];
-    (0..2u128, 0..8u128, 0..60u32, 1..60u32, rates(), of_key, 1..90_000u64).prop_map(
-        |(tenant, id, input, output, of_tenant, of_key, lease_ms)| Asked {
+    (0..2u128, 0..8u128, 0..60u32, 1..60u32, rates(), of_key, price(), 1..90_000u64).prop_map(
+        |(tenant, id, input, output, of_tenant, of_key, price, lease_ms)| Asked {
             tenant,
             // A request id belongs to one key.
             key: id % 2,
@@ -72,19 +107,20 @@ fn asked() -> impl Strategy<Value = Asked> {
             output,
             of_tenant,
             of_key,
+            price,
             lease_ms,
         },
     )
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let used = (0..70u64, 0..150u64).prop_map(|(input, output)| Used { input, output });
+    let used = (0..70u64, 0..80u64, 0..150u64).prop_map(|(input, cached, output)| Used { input, cached, output });
     prop_oneof![
         4 => asked().prop_map(Op::Reserve),
         3 => (asked(), 0..200u32).prop_map(|(ask, total)| Op::Extend { ask, total }),
         2 => (asked(), used).prop_map(|(ask, used)| Op::Settle { ask, used }),
         1 => asked().prop_map(Op::Renew),
-        3 => prop_oneof![0..3_000u64, 0..70_000u64].prop_map(|ms| Op::Wait { ms }),
+        3 => prop_oneof![4 => 0..3_000u64, 4 => 0..70_000u64, 1 => 0..2 * DAY_MS].prop_map(|ms| Op::Wait { ms }),
     ]
 }
 
@@ -104,6 +140,10 @@ struct Charge {
     input: u64,
     /// Slot and tokens of each grant, and of a debt.
     output: Vec<(u64, u64)>,
+    period: Period,
+    /// Whether the tenant and the key had a budget.
+    budgeted: [bool; 2],
+    cost: u64,
     /// `None` once settled.
     lease_until: Option<u64>,
 }
@@ -140,9 +180,10 @@ impl Model {
         }
     }
 
-    fn reserve(&mut self, asked: &Asked) -> Result<u32, Denied> {
+    fn reserve(&mut self, asked: &Asked) -> Result<Granted, Denied> {
         if let Some(charge) = self.live(asked) {
-            return Ok(charge.output.iter().map(|(_, amount)| *amount as u32).sum());
+            let output = charge.output.iter().map(|(_, amount)| *amount as u32).sum();
+            return Ok(Granted { output, at_ms: charge.slot * 1000 });
         }
         let key = (asked.of_key != Rates::default()).then_some(asked.key);
         let scopes = [Some((Scope::Tenant, asked.of_tenant)), key.map(|_| (Scope::Key, asked.of_key))];
@@ -157,7 +198,23 @@ impl Model {
                 exceeded.extend(rates.of(rate).and_then(|most| self.window(asked, scope, rate, more, most.into())));
             }
             exceeded.extend(rates.concurrent_requests.and_then(|most| self.at_once(asked, scope, most.into())));
+            for (rate, spent, end_ms) in self.money(asked, scope, Period::of(self.now)) {
+                let cost = asked.ask().cost_at_most(1);
+                let Some(most) = rates.of(rate).filter(|most| cost > 0 && spent + cost > *most) else { continue };
+                let retry_after = (cost <= most).then(|| Duration::from_millis(end_ms - self.now));
+                let over = spent + cost - most;
+                exceeded.push(Exceeded { limit: Limit { scope, rate }, over, retry_after });
+            }
             granted = granted.min(self.room(asked, scope, rates));
+        }
+        let period = Period::of(self.now);
+        for (scope, rates) in scopes.into_iter().flatten() {
+            for (rate, spent, _) in self.money(asked, scope, period) {
+                let Some(most) = rates.of(rate) else { continue };
+                while granted > 1 && asked.ask().cost_at_most(granted) > most.saturating_sub(spent) {
+                    granted -= 1;
+                }
+            }
         }
         if !exceeded.is_empty() {
             return Err(Denied::Refused(Refusal { exceeded }));
@@ -165,13 +222,15 @@ impl Model {
         let (slot, lease_until) = (self.now / 1000, Some(self.now + asked.lease_ms));
         let Asked { tenant, id, .. } = *asked;
         let (input, output) = (asked.input.into(), vec![(slot, granted)]);
-        self.charges.push(Charge { tenant, key, id, slot, input, output, lease_until });
-        Ok(granted as u32)
+        let (budgeted, cost) = (asked.ask().budgeted(), asked.ask().cost_at_most(granted));
+        self.charges.push(Charge { tenant, key, id, slot, input, output, period, budgeted, cost, lease_until });
+        Ok(Granted { output: granted as u32, at_ms: slot * 1000 })
     }
 
     fn extend(&mut self, asked: &Asked, total: u64) -> Extended {
         let Some(charge) = self.live(asked) else { return Extended::Unknown };
         let (charged_key, granted) = (charge.key, charge.output.iter().map(|(_, amount)| amount).sum::<u64>());
+        let (period, budgeted, cost) = (charge.period, charge.budgeted, charge.cost);
         let wanted = total.saturating_sub(granted);
         let scopes = [Some((Scope::Tenant, asked.of_tenant)), charged_key.map(|_| (Scope::Key, asked.of_key))];
         let (mut more, mut stopped_by) = (wanted, Vec::new());
@@ -181,10 +240,23 @@ impl Model {
                 stopped_by.push(Limit { scope, rate: Rate::OutputTokensPerMinute });
             }
             more = more.min(room);
+            if !budgeted[usize::from(scope == Scope::Key)] {
+                continue;
+            }
+            for (rate, spent, _) in self.money(asked, scope, period) {
+                let Some(most) = rates.of(rate) else { continue };
+                let affordable = |more: &u64| asked.ask().cost_at_most(granted + more) <= (cost + most).saturating_sub(spent);
+                let room = (0..=wanted).rev().find(affordable).unwrap_or(0);
+                if room < wanted {
+                    stopped_by.push(Limit { scope, rate });
+                }
+                more = more.min(room);
+            }
         }
         let slot = self.now / 1000;
         if let Some(charge) = self.live(asked).filter(|_| more > 0) {
             charge.output.push((slot, more));
+            charge.cost = asked.ask().cost_at_most(granted + more);
         }
         Extended::Granted { total: (granted + more) as u32, stopped_by }
     }
@@ -194,6 +266,7 @@ impl Model {
         let Some(charge) = self.live(asked) else { return false };
         charge.lease_until = None;
         charge.input = used.input;
+        charge.cost = asked.ask().cost(used);
         let mut left = used.output;
         for (_, amount) in &mut charge.output {
             *amount = left.min(*amount);
@@ -221,6 +294,24 @@ impl Model {
     fn room(&self, asked: &Asked, scope: Scope, rates: Rates) -> u64 {
         let most = rates.output_tokens_per_minute.map_or(u64::MAX, u64::from);
         most.saturating_sub(self.sum_at(asked, scope, Rate::OutputTokensPerMinute, self.now / 1000))
+    }
+
+    /// What a scope has spent in the day and in the month, and when they end.
+    fn money(&self, asked: &Asked, scope: Scope, period: Period) -> [(Rate, u64, u64); 2] {
+        let charged = |charge: &&Charge| {
+            charge.tenant == asked.tenant
+                && match scope {
+                    Scope::Tenant => charge.budgeted[0],
+                    Scope::Key => charge.key == Some(asked.key) && charge.budgeted[1],
+                }
+        };
+        let (mut day, mut month) = (SPENT_BEFORE.day, SPENT_BEFORE.month);
+        for charge in self.charges.iter().filter(charged).filter(|charge| charge.period.month == period.month) {
+            month = charge.cost.saturating_add(month);
+            day = if charge.period.day == period.day { charge.cost.saturating_add(day) } else { day };
+        }
+        let [day_ends, month_ends] = period.ends_ms();
+        [(Rate::BudgetDay, day, day_ends), (Rate::BudgetMonth, month, month_ends)]
     }
 
     /// The first moment at which the amount fits, found by looking at each of them.
@@ -254,6 +345,7 @@ impl Asked {
             output_tokens: self.output,
             of_tenant: self.of_tenant,
             of_key: self.of_key,
+            price: self.price,
             lease: Duration::from_millis(self.lease_ms),
             outage: Outage::Closed,
         }
@@ -273,6 +365,10 @@ async fn apply(limits: &dyn RateLimits, clock: &AtomicU64, op: &Op) -> Answer {
     }
 }
 
+fn redis(url: &str, prefix: &str, timeout: Duration) -> RedisLimits {
+    RedisLimits::new(url, prefix, timeout, Arc::new(NothingSpent), LEDGER_WAIT).expect("a good URL")
+}
+
 /// A request for 5 and 5 tokens, of which there are 1,000 each.
 fn ask(at_once: u32) -> Ask {
     let of_tenant = Rates {
@@ -280,6 +376,7 @@ fn ask(at_once: u32) -> Ask {
         input_tokens_per_minute: Some(1_000),
         output_tokens_per_minute: Some(1_000),
         concurrent_requests: Some(at_once),
+        ..Rates::default()
     };
     Ask {
         id: RequestId::new(Uuid::now_v7()),
@@ -289,6 +386,7 @@ fn ask(at_once: u32) -> Ask {
         output_tokens: 5,
         of_tenant,
         of_key: Rates::default(),
+        price: Price::default(),
         lease: Duration::from_secs(30),
         outage: Outage::Closed,
     }
@@ -303,13 +401,14 @@ fn redis_and_memory_answer_like_the_model() {
     let mut runner = proptest::test_runner::TestRunner::new(config);
     let outcome = runner.run(&proptest::collection::vec(op(), 1..60), |ops| {
         let case = cases.fetch_add(1, Ordering::SeqCst);
-        let mut model = Model { now: 1_000_000, ..Model::default() };
+        let mut model = Model { now: BEGIN_MS, ..Model::default() };
         let clock = Arc::new(AtomicU64::new(model.now));
         let reader = Arc::clone(&clock);
-        let memory = InProcessLimits::with_clock(Arc::new(move || reader.load(Ordering::SeqCst)));
+        let memory = InProcessLimits::with_clock(Arc::new(SpentBefore), LEDGER_WAIT, Arc::new(move || reader.load(Ordering::SeqCst)));
         let redis_clock = Arc::new(AtomicU64::new(model.now));
         runtime.block_on(async {
-            let redis = RedisLimits::new(&shared.url, &format!("{}{case}", shared.prefix), Duration::from_secs(20))
+            let prefix = format!("{}{case}", shared.prefix);
+            let redis = RedisLimits::new(&shared.url, &prefix, LEDGER_WAIT, Arc::new(SpentBefore), LEDGER_WAIT)
                 .expect("a good URL")
                 .with_clock(Arc::clone(&redis_clock));
             for (step, op) in ops.iter().enumerate() {
@@ -328,7 +427,7 @@ fn redis_and_memory_answer_like_the_model() {
 #[tokio::test]
 async fn a_hanging_redis_refuses_within_the_bound_and_a_restarted_one_serves_again() {
     let server = RedisServer::start();
-    let limits = RedisLimits::new(&server.url(), "hang", Duration::from_millis(200)).expect("a good URL");
+    let limits = redis(&server.url(), "hang", Duration::from_millis(200));
     limits.reserve(&ask(10)).await.expect("granted");
 
     server.pause();
@@ -348,7 +447,7 @@ async fn a_hanging_redis_refuses_within_the_bound_and_a_restarted_one_serves_aga
 #[tokio::test]
 async fn with_the_servers_own_clock_the_slots_of_a_crashed_gateway_come_back() {
     let shared = TestRedis::new().await;
-    let limits = RedisLimits::new(&shared.url, &shared.prefix, Duration::from_secs(20)).expect("a good URL");
+    let limits = redis(&shared.url, &shared.prefix, LEDGER_WAIT);
     let crashed = Ask { lease: Duration::from_millis(300), ..ask(1) };
     limits.reserve(&crashed).await.expect("granted");
     let Err(Denied::Refused(refusal)) = limits.reserve(&ask(1)).await else { panic!("the only slot is taken") };
@@ -373,7 +472,7 @@ async fn a_dropped_reservation_gives_its_slot_and_unspent_tokens_back() {
     assert_eq!(fault.message, format!("rate limit reached: {limits_hit}"));
     assert!(fault.retry_hint().is_some());
 
-    reservation.used(Used { input: 1_000, output: 400 });
+    reservation.used(Used { input: 1_000, output: 400, ..Used::default() });
     drop(reservation);
     drop(admission);
     task.await.expect("the errands end with the last clone");
@@ -381,7 +480,7 @@ async fn a_dropped_reservation_gives_its_slot_and_unspent_tokens_back() {
     let over = limits.reserve(&Ask { input_tokens: 1, ..ask(1) }).await;
     assert!(matches!(&over, Err(Denied::Refused(r)) if r.exceeded[0].over == 1 && r.exceeded.len() == 1), "{over:?}");
     let granted = limits.reserve(&Ask { input_tokens: 0, output_tokens: 700, ..ask(1) }).await;
-    assert_eq!(granted, Ok(600), "what was not used is there again");
+    assert_eq!(granted.map(|granted| granted.output), Ok(600), "what was not used is there again");
 }
 
 #[tokio::test]
@@ -396,8 +495,8 @@ async fn a_request_above_the_limit_is_told_that_no_wait_helps() {
 async fn while_redis_is_silent_each_plan_has_its_own_rule_and_nobody_waits_for_it() {
     let server = RedisServer::start();
     let timeout = Duration::from_millis(200);
-    let redis = RedisLimits::new(&server.url(), "outage", timeout).expect("a good URL");
-    let limits = OutageLimits::new(redis, 2, Duration::from_millis(300));
+    let redis = redis(&server.url(), "outage", timeout);
+    let limits = OutageLimits::new(redis, 2, Duration::from_millis(300), Arc::new(NothingSpent), LEDGER_WAIT);
     let closed = || ask(10);
     let open = || Ask { outage: Outage::Open, tenant: TenantId::new(Uuid::from_u128(9)), ..ask(2) };
     let held = closed();
@@ -430,6 +529,6 @@ async fn while_redis_is_silent_each_plan_has_its_own_rule_and_nobody_waits_for_i
     while limits.reserve(&closed()).await.is_err() {
         assert!(Instant::now() < deadline, "never came back");
     }
-    assert_eq!(limits.settle(&held, Used { input: 5, output: 5 }).await, Ok(true), "what was reserved before is known");
+    assert_eq!(limits.settle(&held, Used { input: 5, output: 5, ..Used::default() }).await, Ok(true), "what was reserved before is known");
     assert_eq!(limits.settle(&one_of_two, Used::default()).await, Ok(true));
 }

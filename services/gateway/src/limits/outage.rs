@@ -2,12 +2,17 @@
 //! has found them back. A tenant's plan says what becomes of its requests meanwhile: `closed` refuses them, `open` lets
 //! them go on, counted in this gateway's memory.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use domain::Outage;
 use futures::{FutureExt as _, future::BoxFuture};
 
-use super::{Ask, Denied, Extended, InProcessLimits, LimitsUnavailable, RateLimits, Used, breaker::Breaker};
+use super::{
+    Ask, BudgetSource, Denied, Extended, Granted, InProcessLimits, LimitsUnavailable, RateLimits, Used, breaker::Breaker,
+};
 
 /// Shared limits, and what stands in for them.
 pub struct OutageLimits<S> {
@@ -18,8 +23,16 @@ pub struct OutageLimits<S> {
 
 impl<S: RateLimits> OutageLimits<S> {
     /// After `failures_max` calls in a row without an answer, `shared` is not called for `pause`.
-    pub fn new(shared: S, failures_max: u32, pause: Duration) -> Self {
-        Self { shared, local: InProcessLimits::default(), breaker: Breaker::new(failures_max, pause) }
+    /// What stands in for it knows from `source` what has been spent.
+    pub fn new(
+        shared: S,
+        failures_max: u32,
+        pause: Duration,
+        source: Arc<dyn BudgetSource>,
+        ledger_wait: Duration,
+    ) -> Self {
+        let local = InProcessLimits::new(source, ledger_wait);
+        Self { shared, local, breaker: Breaker::new(failures_max, pause) }
     }
 
     /// A call to the shared limits, unless they are known not to answer.
@@ -28,12 +41,16 @@ impl<S: RateLimits> OutageLimits<S> {
         call: impl Future<Output = Result<T, LimitsUnavailable>> + Send,
     ) -> Result<T, LimitsUnavailable> {
         if !self.breaker.allows(Instant::now()) {
-            return Err(LimitsUnavailable("they have not answered for a while".to_owned()));
+            return Err(LimitsUnavailable::Silent("they have not answered for a while".to_owned()));
         }
         let answer = call.await;
         match &answer {
             Ok(_) if self.breaker.succeeded() => tracing::info!("the shared rate limits answer again"),
             Ok(_) => {}
+            // Redis has answered.
+            Err(LimitsUnavailable::Ledger(_)) => {
+                self.breaker.succeeded();
+            }
             Err(error) if self.breaker.failed(Instant::now()) => {
                 tracing::error!(%error, "the shared rate limits do not answer: every plan's own rule holds");
             }
@@ -44,7 +61,7 @@ impl<S: RateLimits> OutageLimits<S> {
 }
 
 impl<S: RateLimits> RateLimits for OutageLimits<S> {
-    fn reserve<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Result<u32, Denied>> {
+    fn reserve<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Result<Granted, Denied>> {
         async move {
             let reserved = self.shared.reserve(ask).map(|reserved| match reserved {
                 Err(Denied::Unavailable(error)) => Err(error),
@@ -52,8 +69,8 @@ impl<S: RateLimits> RateLimits for OutageLimits<S> {
             });
             match (self.ask(reserved).await, ask.outage) {
                 (Ok(answered), _) => answered,
-                (Err(_), Outage::Open) => self.local.reserve(ask).await,
-                (Err(error), Outage::Closed) => Err(Denied::Unavailable(error)),
+                (Err(LimitsUnavailable::Silent(_)), Outage::Open) => self.local.reserve(ask).await,
+                (Err(error), _) => Err(Denied::Unavailable(error)),
             }
         }
         .boxed()
@@ -67,7 +84,7 @@ impl<S: RateLimits> RateLimits for OutageLimits<S> {
             }
             match (self.ask(self.shared.extend(ask, total)).await, ask.outage) {
                 // What it uses beyond its grant is a debt when it is settled.
-                (Err(_), Outage::Open) => Ok(Extended::Granted { total, stopped_by: Vec::new() }),
+                (Err(LimitsUnavailable::Silent(_)), Outage::Open) => Ok(Extended::Granted { total, stopped_by: Vec::new() }),
                 (answered, _) => answered,
             }
         }

@@ -1,7 +1,7 @@
 //! Rate limits that all gateways share, in Redis: one script, one round trip, the server's clock. When Redis does not
 //! answer within the bound, nothing is admitted: a limit that nobody keeps is none.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures::{FutureExt as _, future::BoxFuture};
 use redis::{
@@ -9,10 +9,20 @@ use redis::{
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 
-use super::{Ask, Denied, Exceeded, Extended, Limit, LimitsUnavailable, Rate, RateLimits, Rates, Refusal, Scope, Used};
+use super::{
+    Ask, BudgetSource, Denied, Exceeded, Extended, Granted, Limit, LimitsUnavailable, Period, Rate, RateLimits, Rates,
+    Refusal, SEEDS_MAX, SLOT_MS, Scope, Used, ask::worst, budgets::Ledger,
+};
 
 /// The body of the script; where the time comes from is the only thing that differs in tests.
-const BODY: &str = include_str!("reserve.lua");
+const BODY: &str = concat!(
+    include_str!("script/keys.lua"),
+    include_str!("script/windows.lua"),
+    include_str!("script/money.lua"),
+    include_str!("script/reservations.lua"),
+    include_str!("script/reserve.lua"),
+    include_str!("script/run.lua"),
+);
 const SERVER_CLOCK: &str =
     "local clock = redis.call('time') local now = clock[1] * 1000 + math.floor(clock[2] / 1000)\n";
 #[cfg(test)]
@@ -24,6 +34,7 @@ pub struct RedisLimits {
     script: Script,
     prefix: String,
     timeout: Duration,
+    ledger: Ledger,
     #[cfg(test)]
     pub(super) clock: Option<std::sync::Arc<std::sync::atomic::AtomicU64>>,
 }
@@ -31,7 +42,15 @@ pub struct RedisLimits {
 impl RedisLimits {
     /// Does not connect yet: the first call does, and the ones after it when the connection was lost.
     /// `prefix` begins every key, so that several platforms can share one Redis.
-    pub fn new(url: &str, prefix: &str, timeout: Duration) -> Result<Self, LimitsUnavailable> {
+    /// What has been spent of budgets is read from `source` when Redis does not know it; that is waited for for
+    /// `ledger_wait`.
+    pub fn new(
+        url: &str,
+        prefix: &str,
+        timeout: Duration,
+        source: Arc<dyn BudgetSource>,
+        ledger_wait: Duration,
+    ) -> Result<Self, LimitsUnavailable> {
         let client = Client::open(url).map_err(unavailable)?;
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(timeout))
@@ -45,6 +64,7 @@ impl RedisLimits {
             script: Script::new(&format!("{SERVER_CLOCK}{BODY}")),
             prefix: prefix.to_owned(),
             timeout,
+            ledger: Ledger::new(source, ledger_wait),
             #[cfg(test)]
             clock: None,
         })
@@ -57,11 +77,25 @@ impl RedisLimits {
         self
     }
 
+    /// As [`RedisLimits::call`]; money that Redis does not know is read from the ledger first.
+    async fn call_seeded(&self, operation: &str, ask: &Ask, arguments: &[i64]) -> Result<Vec<i64>, LimitsUnavailable> {
+        for _ in 0..SEEDS_MAX {
+            let answer = self.call(operation, ask, arguments).await?;
+            let [UNKNOWN, day, month, scopes] = answer[..] else { return Ok(answer) };
+            let number = |number: i64| u64::try_from(number).map_err(|_| nonsense());
+            let period = Period { day: number(day)?, month: number(month)? };
+            let spent = self.ledger.spent(ask, period, [scopes & 1 != 0, scopes & 2 != 0]).await?;
+            let amounts = spent.map(|spent| spent.map_or([UNKNOWN; 2], |spent| [spent.day, spent.month].map(count)));
+            self.call("seed", ask, &[&[day, month][..], amounts.as_flattened()].concat()).await?;
+        }
+        Err(LimitsUnavailable::Silent("what was spent is forgotten again and again".to_owned()))
+    }
+
     async fn call(&self, operation: &str, ask: &Ask, arguments: &[i64]) -> Result<Vec<i64>, LimitsUnavailable> {
         let Ask { id, tenant, key, .. } = ask;
         let mut call = self.script.prepare_invoke();
         for scope in [String::new(), format!("{key}:")] {
-            for counted in ["requests", "input", "output", "leases"] {
+            for counted in ["requests", "input", "output", "leases", "money"] {
                 call.key(format!("{}:{{{tenant}}}:{scope}{counted}", self.prefix));
             }
         }
@@ -74,20 +108,25 @@ impl RedisLimits {
         let mut connection = self.connection.clone();
         match tokio::time::timeout(self.timeout, call.invoke_async(&mut connection)).await {
             Ok(answer) => answer.map_err(unavailable),
-            Err(_) => Err(LimitsUnavailable(format!("no answer in {} ms", self.timeout.as_millis()))),
+            Err(_) => Err(LimitsUnavailable::Silent(format!("no answer in {} ms", self.timeout.as_millis()))),
         }
     }
 }
 
 impl RateLimits for RedisLimits {
-    fn reserve<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Result<u32, Denied>> {
+    fn reserve<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Result<Granted, Denied>> {
         async move {
             let mut arguments = vec![ask.input_tokens.into(), ask.output_tokens.into(), millis(ask.lease)];
             for rates in [ask.of_tenant, ask.of_key] {
                 arguments.extend(RATES.map(|rate| most(rates, rate)));
             }
-            match self.call("reserve", ask, &arguments).await.map_err(Denied::Unavailable)?[..] {
-                [granted] => u32::try_from(granted).map_err(|_| Denied::Unavailable(nonsense())),
+            arguments.extend(price(ask));
+            let answer = self.call_seeded("reserve", ask, &arguments).await.map_err(Denied::Unavailable)?;
+            match answer[..] {
+                [output, slot] => match (u32::try_from(output), u64::try_from(slot)) {
+                    (Ok(output), Ok(slot)) => Ok(Granted { output, at_ms: slot * SLOT_MS }),
+                    _ => Err(Denied::Unavailable(nonsense())),
+                },
                 ref refusals => Err(read_refusal(refusals)),
             }
         }
@@ -96,18 +135,24 @@ impl RateLimits for RedisLimits {
 
     fn extend<'a>(&'a self, ask: &'a Ask, total: u32) -> BoxFuture<'a, Result<Extended, LimitsUnavailable>> {
         async move {
-            let outputs = [ask.of_tenant, ask.of_key].map(|rates| most(rates, Rate::OutputTokensPerMinute));
-            let answer = self.call("extend", ask, &[total.into(), outputs[0], outputs[1]]).await?;
-            let Some((&total, scopes)) = answer.split_first() else { return Ok(Extended::Unknown) };
+            let mut arguments = vec![total.into()];
+            for rates in [ask.of_tenant, ask.of_key] {
+                let stopping = [Rate::OutputTokensPerMinute, Rate::BudgetDay, Rate::BudgetMonth];
+                arguments.extend(stopping.map(|rate| most(rates, rate)));
+            }
+            arguments.extend(price(ask));
+            let answer = self.call_seeded("extend", ask, &arguments).await?;
+            let Some((&total, stopped_by)) = answer.split_first() else { return Ok(Extended::Unknown) };
             let total = u32::try_from(total).map_err(|_| nonsense())?;
-            let stopped_by = scopes.iter().map(|scope| limit(*scope, OUTPUT)).collect::<Option<_>>();
+            let stopped_by = stopped_by.chunks(2).map(|one| limit(*one.first()?, *one.get(1)?)).collect::<Option<_>>();
             Ok(Extended::Granted { total, stopped_by: stopped_by.ok_or_else(nonsense)? })
         }
         .boxed()
     }
 
     fn settle<'a>(&'a self, ask: &'a Ask, used: Used) -> BoxFuture<'a, Result<bool, LimitsUnavailable>> {
-        async move { Ok(self.call("settle", ask, &[used.input, used.output].map(count)).await? == [1]) }.boxed()
+        let used = [used.input, used.output, ask.cost(used)].map(count);
+        async move { Ok(self.call("settle", ask, &used).await? == [1]) }.boxed()
     }
 
     fn renew<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Result<bool, LimitsUnavailable>> {
@@ -116,14 +161,32 @@ impl RateLimits for RedisLimits {
 }
 
 /// In the order of the script's numbers for them, which begin at 1.
-const RATES: [Rate; 4] =
-    [Rate::RequestsPerMinute, Rate::InputTokensPerMinute, Rate::OutputTokensPerMinute, Rate::ConcurrentRequests];
-/// The script's number of output tokens.
-const OUTPUT: i64 = 3;
+const RATES: [Rate; 6] = [
+    Rate::RequestsPerMinute,
+    Rate::InputTokensPerMinute,
+    Rate::OutputTokensPerMinute,
+    Rate::ConcurrentRequests,
+    Rate::BudgetDay,
+    Rate::BudgetMonth,
+];
 const NO_LIMIT: i64 = -1;
+/// Begins an answer that says of which money nothing is known.
+const UNKNOWN: i64 = -1;
 
 fn most(rates: Rates, rate: Rate) -> i64 {
-    rates.of(rate).map_or(NO_LIMIT, i64::from)
+    rates.of(rate).map_or(NO_LIMIT, count)
+}
+
+/// Of the prompt, then of each token of the answer: whole micro-units and millionths of one.
+fn price(ask: &Ask) -> [i64; 4] {
+    const MILLION: u128 = 1_000_000;
+    let price = worst(ask.price);
+    let prompt = u128::from(ask.input_tokens) * u128::from(price.input);
+    [prompt, price.output.into()]
+        .map(|millionths| [millionths / MILLION, millionths % MILLION])
+        .as_flattened()
+        .first_chunk::<4>()
+        .map_or([0; 4], |parts| parts.map(|part| count(u64::try_from(part).unwrap_or(u64::MAX))))
 }
 
 fn limit(scope: i64, rate: i64) -> Option<Limit> {
@@ -149,12 +212,12 @@ fn read_refusal(answer: &[i64]) -> Denied {
 }
 
 fn nonsense() -> LimitsUnavailable {
-    LimitsUnavailable("an answer that the script never gives".to_owned())
+    LimitsUnavailable::Silent("an answer that the script never gives".to_owned())
 }
 
-/// Below 2^53, as the script needs it.
-fn count(tokens: u64) -> i64 {
-    i64::try_from(tokens.min(1 << 52)).unwrap_or(i64::MAX)
+/// At most 2^53, as the script needs it: more than any limit.
+fn count(amount: u64) -> i64 {
+    i64::try_from(amount.min(1 << 53)).unwrap_or(i64::MAX)
 }
 
 fn millis(duration: Duration) -> i64 {
@@ -162,5 +225,5 @@ fn millis(duration: Duration) -> i64 {
 }
 
 fn unavailable(error: redis::RedisError) -> LimitsUnavailable {
-    LimitsUnavailable(error.to_string())
+    LimitsUnavailable::Silent(error.to_string())
 }

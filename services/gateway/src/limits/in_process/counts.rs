@@ -1,8 +1,8 @@
-//! What is counted in one scope, a tenant or a key: three windows and the running requests.
+//! What is counted in one scope, a tenant or a key: three windows, the running requests, and money.
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::limits::{CONCURRENCY_RETRY_MS, Exceeded, Limit, Rate, Rates, SLOT_MS, Scope, WINDOW_SLOTS};
+use crate::limits::{Ask, CONCURRENCY_RETRY_MS, Exceeded, Limit, Period, Rate, Rates, SLOT_MS, Scope, Spent, WINDOW_SLOTS};
 
 /// What is counted in one scope.
 #[derive(Default)]
@@ -12,6 +12,14 @@ pub struct Counts {
     pub output: Window,
     /// Expiries of running requests.
     pub leases: BTreeMap<u64, u32>,
+    pub money: Money,
+}
+
+/// Micro-units by day and by month, as far as they are known.
+#[derive(Default)]
+pub struct Money {
+    days: BTreeMap<u64, u64>,
+    months: BTreeMap<u64, u64>,
 }
 
 /// Amounts by slot.
@@ -20,18 +28,30 @@ pub struct Window(BTreeMap<u64, u64>);
 
 impl Counts {
     /// The limits in the way of one request with this input and at least one token of output. Expects that what has passed
-    /// is gone.
-    pub fn exceeded(&self, scope: Scope, rates: &Rates, input: u32, now: u64) -> Vec<Exceeded> {
+    /// is gone, and that money is known where there are budgets.
+    pub fn exceeded(&self, scope: Scope, rates: &Rates, ask: &Ask, period: Period, now: u64) -> Vec<Exceeded> {
         let windows = [
             (Rate::RequestsPerMinute, &self.requests, 1),
-            (Rate::InputTokensPerMinute, &self.input, u64::from(input)),
+            (Rate::InputTokensPerMinute, &self.input, u64::from(ask.input_tokens)),
             (Rate::OutputTokensPerMinute, &self.output, 1),
         ];
         let windows = windows.into_iter().filter_map(|(rate, window, amount)| {
             let (over, retry_after) = window.exceeded(amount, rates.of(rate)?, now)?;
             Some(Exceeded { limit: Limit { scope, rate }, over, retry_after })
         });
-        windows.chain(self.leases_exceeded(scope, rates.concurrent_requests, now)).collect()
+        let leases = self.leases_exceeded(scope, rates.concurrent_requests, now);
+        windows.chain(leases).chain(self.budgets_exceeded(scope, rates, ask.cost_at_most(1), period, now)).collect()
+    }
+
+    fn budgets_exceeded(&self, scope: Scope, rates: &Rates, cost: u64, period: Period, now: u64) -> Vec<Exceeded> {
+        let spent = self.money.spent(period).unwrap_or_default().by_rate();
+        let budgets = spent.into_iter().zip(period.ends_ms()).filter_map(|((rate, spent), end_ms)| {
+            let most = rates.of(rate).filter(|_| cost > 0)?;
+            let over = (spent + cost).checked_sub(most).filter(|over| *over > 0)?;
+            let retry_after = (cost <= most).then(|| Duration::from_millis(end_ms - now));
+            Some(Exceeded { limit: Limit { scope, rate }, over, retry_after })
+        });
+        budgets.collect()
     }
 
     pub fn leases_exceeded(&self, scope: Scope, most: Option<u32>, now: u64) -> Option<Exceeded> {
@@ -55,10 +75,33 @@ impl Counts {
         for window in [&mut self.requests, &mut self.input, &mut self.output] {
             window.drop_passed(now);
         }
+        // Of the last day and month something may still run.
+        let Period { day, month } = Period::of(now);
+        self.money.days.retain(|one, _| *one + 2 >= day);
+        self.money.months.retain(|one, _| *one + 1 >= month);
     }
 
     pub fn is_empty(&self) -> bool {
-        self.leases.is_empty() && [&self.requests, &self.input, &self.output].iter().all(|window| window.0.is_empty())
+        self.leases.is_empty() && self.money.months.is_empty() && [&self.requests, &self.input, &self.output].iter().all(|window| window.0.is_empty())
+    }
+}
+
+impl Money {
+    pub fn spent(&self, period: Period) -> Option<Spent> {
+        Some(Spent { day: *self.days.get(&period.day)?, month: *self.months.get(&period.month)? })
+    }
+
+    /// What is known stays.
+    pub fn seed(&mut self, period: Period, spent: Spent) {
+        self.days.entry(period.day).or_insert(spent.day);
+        self.months.entry(period.month).or_insert(spent.month);
+    }
+
+    /// Puts one amount in the place of another. Where nothing is known it stays so: the ledger has it.
+    pub fn correct(&mut self, period: Period, before: u64, after: u64) {
+        for amount in [self.days.get_mut(&period.day), self.months.get_mut(&period.month)].into_iter().flatten() {
+            *amount = amount.saturating_sub(before).saturating_add(after);
+        }
     }
 }
 
@@ -68,8 +111,7 @@ impl Window {
     }
 
     /// By how much `amount` more would be above `most`, if so, and when it will not be any more.
-    pub fn exceeded(&self, amount: u64, most: u32, now: u64) -> Option<(u64, Option<Duration>)> {
-        let most = u64::from(most);
+    pub fn exceeded(&self, amount: u64, most: u64, now: u64) -> Option<(u64, Option<Duration>)> {
         let over = (self.sum() + amount).checked_sub(most).filter(|over| *over > 0)?;
         let mut freed = 0;
         let roomy = self.0.iter().find(|(_, amount)| {

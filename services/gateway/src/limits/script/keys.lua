@@ -1,0 +1,34 @@
+-- Limits of one tenant and one of its keys; the algorithm stands in limits.rs. A line before this one sets `now`, in
+-- milliseconds. Runs as one atomic step. All numbers are integers below 2^53, so Lua's doubles hold them exactly; what is
+-- larger is larger than any limit, and never charged.
+--
+-- KEYS: of the tenant: requests, input, output (hashes: slot -> amount), leases (sorted set: request id by expiry), money
+--       (hash: `d<day>` and `m<month>` -> micro-units); the same five of the key; reservations (hash: request id -> see
+--       reservations.lua). All carry the tenant as hash tag.
+-- ARGV: operation, request id, then what the operation takes. A limit of -1 is none.
+
+local SLOT_MS, WINDOW_SLOTS, CONCURRENCY_RETRY_MS = 1000, 61, 1000
+local DAY_MS = 86400000
+-- Money that nobody has touched for so long is read from the ledger again.
+local MONEY_MS = 40 * DAY_MS
+local REQUESTS, INPUT, OUTPUT, CONCURRENT, BUDGET_DAY, BUDGET_MONTH = 1, 2, 3, 4, 5, 6
+-- Limits of one scope, in the order of the numbers above.
+local LIMITS = 6
+local NO_LIMIT, NEVER, UNKNOWN = -1, -1, -1
+
+local scopes = {
+  { requests = KEYS[1], input = KEYS[2], output = KEYS[3], leases = KEYS[4], money = KEYS[5] },
+  { requests = KEYS[6], input = KEYS[7], output = KEYS[8], leases = KEYS[9], money = KEYS[10] },
+}
+local reservations = KEYS[11]
+local operation, id = ARGV[1], ARGV[2]
+local slot_now = math.floor(now / SLOT_MS)
+
+-- Garbage collection only: what counts is decided by `now` above.
+local function keep_for(key, ms)
+  if redis.call('pttl', key) < ms then redis.call('pexpire', key, ms) end
+end
+
+local function refuse(refusals, scope, limit, over, retry_ms)
+  for _, value in ipairs({ scope, limit, over, retry_ms }) do refusals[#refusals + 1] = value end
+end

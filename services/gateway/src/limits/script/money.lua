@@ -1,0 +1,112 @@
+-- Budgets: micro-units of a day and a month of UTC. A counter that is not there is not zero: the ledger knows it.
+
+-- Months since the year 0, by the civil calendar (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").
+local function month_of(day)
+  local z = day + 719468
+  local era = math.floor(z / 146097)
+  local of_era = z - era * 146097
+  local year = math.floor((of_era - math.floor(of_era / 1460) + math.floor(of_era / 36524)
+    - math.floor(of_era / 146096)) / 365)
+  local of_year = of_era - (365 * year + math.floor(year / 4) - math.floor(year / 100))
+  local from_march = math.floor((5 * of_year + 2) / 153)
+  local month = from_march < 10 and from_march + 3 or from_march - 9
+  return (year + era * 400 + (month <= 2 and 1 or 0)) * 12 + month - 1
+end
+
+local function period_now()
+  local day = math.floor(now / DAY_MS)
+  return { day = day, month = month_of(day) }
+end
+
+-- Milliseconds until the next day, or the first day of the next month.
+local function period_ends_in(period, limit)
+  local day = period.day + 1
+  if limit == BUDGET_MONTH then
+    while month_of(day) == period.month do day = day + 1 end
+  end
+  return day * DAY_MS - now
+end
+
+-- `parts`: whole and millionths of a micro-unit, of the prompt and then of each token of the answer. The sum is rounded up
+-- once, as in the ledger.
+local function cost_of(parts, output)
+  return parts[1] + output * parts[3] + math.ceil((parts[2] + output * parts[4]) / 1000000)
+end
+
+-- Most tokens from `least` to `most` of which the cost is at most `money`; `least` if there are none.
+local function affordable(parts, least, most, money)
+  if cost_of(parts, most) <= money then return most end
+  local low, high = least, most
+  while high - low > 1 do
+    local middle = math.floor((low + high) / 2)
+    if cost_of(parts, middle) <= money then low = middle else high = middle end
+  end
+  return low
+end
+
+-- Which scopes have budgets: 1 for the tenant, 2 for the key, 3 for both. `limits`: of each scope the day's and month's.
+local function budgeted(limits)
+  local mask = 0
+  for scope, most in ipairs(limits) do
+    if most[1] ~= NO_LIMIT or most[2] ~= NO_LIMIT then mask = mask + scope end
+  end
+  return mask
+end
+
+local function has(mask, scope)
+  return math.floor(mask / scope) % 2 == 1
+end
+
+-- What has been spent by each scope of the mask, by limit; and the scopes of which it is not known.
+local function read_money(mask, period)
+  local spent, unknown = {}, 0
+  for scope = 1, 2 do
+    if has(mask, scope) then
+      local found = redis.call('hmget', scopes[scope].money, 'd' .. period.day, 'm' .. period.month)
+      if found[1] and found[2] then
+        spent[scope] = { tonumber(found[1]), tonumber(found[2]) }
+      else
+        unknown = unknown + scope
+      end
+    end
+  end
+  return spent, unknown
+end
+
+local function unknown_money(period, mask)
+  return { UNKNOWN, period.day, period.month, mask }
+end
+
+-- Where nothing is known nothing is changed: it is read from the ledger, which has it all.
+local function charge_money(mask, period, amount)
+  if amount == 0 then return end
+  for scope = 1, 2 do
+    if has(mask, scope) then
+      for _, field in ipairs({ 'd' .. period.day, 'm' .. period.month }) do
+        if redis.call('hexists', scopes[scope].money, field) == 1 then
+          redis.call('hincrby', scopes[scope].money, field, amount)
+        end
+      end
+      keep_for(scopes[scope].money, MONEY_MS)
+    end
+  end
+end
+
+-- day, month, then what the ledger has of each in each scope, or -1 -> nothing. What is known meanwhile stays.
+local function seed(n)
+  for scope = 1, 2 do
+    local key, day, month = scopes[scope].money, n[1 + 2 * scope], n[2 + 2 * scope]
+    if day >= 0 then
+      redis.call('hsetnx', key, 'd' .. n[1], day)
+      redis.call('hsetnx', key, 'm' .. n[2], month)
+      -- Periods before the last one are of no interest: nothing that began in them still runs.
+      for _, field in ipairs(redis.call('hkeys', key)) do
+        local period = tonumber(field:sub(2))
+        local oldest = field:sub(1, 1) == 'd' and n[1] - 2 or n[2] - 1
+        if period < oldest then redis.call('hdel', key, field) end
+      end
+      keep_for(key, MONEY_MS)
+    end
+  end
+  return {}
+end

@@ -1,0 +1,134 @@
+-- What is done with one request.
+
+local NOWHERE = { day = 0, month = 0 }
+
+-- The numbers of a table from one index to another.
+local function part(n, first, last)
+  local parts = {}
+  for i = first, last do parts[#parts + 1] = n[i] end
+  return parts
+end
+
+local function check_budgets(refusals, scope, most, spent, price, period)
+  local cost, room = cost_of(price, 1), math.huge
+  for i, limit in ipairs({ BUDGET_DAY, BUDGET_MONTH }) do
+    if most[i] ~= NO_LIMIT and cost > 0 then
+      local over = spent[i] + cost - most[i]
+      room = math.min(room, most[i] - spent[i])
+      if over > 0 then refuse(refusals, scope, limit, over, cost > most[i] and NEVER or period_ends_in(period, limit)) end
+    end
+  end
+  return room
+end
+
+-- input tokens, output tokens wanted, lease in ms; the limits of the tenant and of the key; the price's four parts
+-- -> (granted output, slot), or (scope, limit, over, retry in ms) for each limit that is in the way, or unknown money
+local function reserve(n)
+  local known = read_held()
+  if known then return { known.granted, known.slot } end
+  local input, granted, lease_ms, refusals, count = n[1], n[2], n[3], {}, 1
+  local limits = { part(n, 4, 3 + LIMITS), part(n, 4 + LIMITS, 3 + 2 * LIMITS) }
+  local price = part(n, 4 + 2 * LIMITS, 7 + 2 * LIMITS)
+  for _, most in ipairs(limits[2]) do if most ~= NO_LIMIT then count = 2 end end
+  local budgets = { part(limits[1], BUDGET_DAY, BUDGET_MONTH), part(limits[2], BUDGET_DAY, BUDGET_MONTH) }
+  local mask = budgeted(budgets)
+  local period = mask > 0 and period_now() or NOWHERE
+  local spent, unknown = read_money(mask, period)
+  if unknown > 0 then return unknown_money(period, unknown) end
+  local money = math.huge
+  for scope = 1, count do
+    local keys, most = scopes[scope], limits[scope]
+    check_window(refusals, scope, REQUESTS, keys.requests, 1, most[REQUESTS])
+    check_window(refusals, scope, INPUT, keys.input, input, most[INPUT])
+    granted = math.min(granted, check_window(refusals, scope, OUTPUT, keys.output, 1, most[OUTPUT]))
+    check_leases(refusals, scope, keys.leases, most[CONCURRENT])
+    if spent[scope] then
+      money = math.min(money, check_budgets(refusals, scope, budgets[scope], spent[scope], price, period))
+    end
+  end
+  if #refusals > 0 then return refusals end
+  granted = affordable(price, 1, granted, money)
+  for scope = 1, count do
+    charge(scopes[scope].requests, slot_now, 1)
+    charge(scopes[scope].input, slot_now, input)
+    charge(scopes[scope].output, slot_now, granted)
+  end
+  local cost = mask > 0 and cost_of(price, granted) or 0
+  charge_money(mask, period, cost)
+  write_held({ count = count, slot = slot_now, input = input, grants = { { slot = slot_now, amount = granted } },
+               mask = mask, period = period, cost = cost })
+  lease(count, lease_ms)
+  return { granted, slot_now }
+end
+
+-- total output wanted; output limit, day's and month's budget of the tenant and of the key; the price's four parts
+-- -> (granted in all, then scope and limit of each that stopped it), or unknown money; nothing if the request is unknown
+local function extend(n)
+  local held = read_held()
+  if not held then return {} end
+  local total, answer, price = math.max(n[1], held.granted), {}, part(n, 8, 11)
+  if total > held.granted then
+    local spent, unknown = read_money(held.mask, held.period)
+    if unknown > 0 then return unknown_money(held.period, unknown) end
+    local most = total
+    local function bound(scope, limit, tokens)
+      if tokens < most then
+        answer[#answer + 1] = scope
+        answer[#answer + 1] = limit
+      end
+      total = math.max(math.min(total, tokens), held.granted)
+    end
+    for scope = 1, held.count do
+      local first = 3 * scope - 1
+      if n[first] ~= NO_LIMIT then
+        local _, sum = read_window(scopes[scope].output)
+        bound(scope, OUTPUT, held.granted + math.max(n[first] - sum, 0))
+      end
+      for i, limit in ipairs(spent[scope] and { BUDGET_DAY, BUDGET_MONTH } or {}) do
+        local budget = n[first + i]
+        if budget ~= NO_LIMIT then
+          bound(scope, limit, affordable(price, held.granted, most, math.max(held.cost + budget - spent[scope][i], 0)))
+        end
+      end
+    end
+  end
+  local more = total - held.granted
+  if more > 0 then
+    for scope = 1, held.count do charge(scopes[scope].output, slot_now, more) end
+    local cost = held.mask > 0 and cost_of(price, total) or 0
+    charge_money(held.mask, held.period, cost - held.cost)
+    held.grants[#held.grants + 1] = { slot = slot_now, amount = more }
+    held.cost = cost
+    write_held(held)
+  end
+  table.insert(answer, 1, total)
+  return answer
+end
+
+-- input and output tokens used, and what they cost -> whether it was known
+local function settle(n)
+  local held = read_held()
+  if not held then return { 0 } end
+  redis.call('hdel', reservations, id)
+  for scope = 1, held.count do
+    redis.call('zrem', scopes[scope].leases, id)
+    correct(scopes[scope].input, held.slot, n[1] - held.input)
+    local left = n[2]
+    for _, grant in ipairs(held.grants) do
+      local used = math.min(left, grant.amount)
+      correct(scopes[scope].output, grant.slot, used - grant.amount)
+      left = left - used
+    end
+    correct(scopes[scope].output, slot_now, left)
+  end
+  charge_money(held.mask, held.period, n[3] - held.cost)
+  return { 1 }
+end
+
+-- lease in ms -> whether it was known
+local function renew(n)
+  local held = read_held()
+  if not held then return { 0 } end
+  lease(held.count, n[1])
+  return { 1 }
+end
