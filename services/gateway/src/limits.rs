@@ -48,7 +48,7 @@ pub use budgets::{BudgetSource, NothingSpent, Period, Spent};
 pub use in_process::InProcessLimits;
 pub use open::open;
 pub use outage::OutageLimits;
-pub use redis::RedisLimits;
+pub use redis::{RedisLimits, RedisOptions};
 pub use refusal::{Denied, Exceeded, Limit, LimitsUnavailable, Rate, Refusal, Scope};
 
 /// Milliseconds of one slot.

@@ -153,7 +153,8 @@ impl Meter {
     }
 
     fn report(&mut self) {
-        let UsageRecord { prompt_tokens: input, cached_prompt_tokens: cached, completion_tokens: output, .. } = self.record;
+        let UsageRecord { prompt_tokens: input, cached_prompt_tokens: cached, completion_tokens: output, .. } =
+            self.record;
         let used = if self.reached_worker { Used { input, cached, output } } else { Used::default() };
         if let Some((reservation, _)) = &mut self.held {
             reservation.used(used);

@@ -6,10 +6,7 @@ use std::{path::PathBuf, sync::Arc};
 use adapters::{Base, Registry};
 use anyhow::Context as _;
 use chassis::{config, shutdown::Shutdown};
-use gateway::{
-    Backends, Gateway, GatewayConfig, RunningGateway,
-    limits::RateLimits,
-};
+use gateway::{Backends, Gateway, GatewayConfig, RunningGateway, limits::RateLimits};
 use store::{Store, StoreConfig};
 use worker::{RunningWorker, Worker, WorkerConfig};
 

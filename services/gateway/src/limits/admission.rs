@@ -58,7 +58,8 @@ impl Admission {
     pub async fn reserve(&self, ask: Ask) -> Result<Reservation, Fault> {
         // The reservation exists before the answer does: should this call be dropped or time out, it may have charged.
         let lease = Lease { admission: self.clone(), ask: Arc::new(ask) };
-        let mut reservation = Reservation { lease, granted: Granted { output: 0, at_ms: 0 }, used: Used::default(), open: true };
+        let mut reservation =
+            Reservation { lease, granted: Granted { output: 0, at_ms: 0 }, used: Used::default(), open: true };
         let ask = Arc::clone(&reservation.lease.ask);
         match self.limits.reserve(&ask).await {
             Ok(granted) => {

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use domain::{ApiKeyId, TenantId};
+use domain::{ApiKeyId, RequestId, TenantId};
 use futures::{FutureExt as _, future::BoxFuture};
 use time::{Date, Month, OffsetDateTime, Time};
 
@@ -13,12 +13,13 @@ const DAY_MS: u64 = 86_400_000;
 /// Where it is written what has been spent. Counters are a copy of it.
 pub trait BudgetSource: Send + Sync + 'static {
     /// Micro-units of everything that a tenant, or one of its keys, reserved from `period.day` or `period.month` on: what
-    /// was posted, and what is still open.
+    /// was posted, and what is still open; without the requests in `except`.
     fn spent<'a>(
         &'a self,
         tenant: TenantId,
         key: Option<ApiKeyId>,
         period: Period,
+        except: &'a [RequestId],
     ) -> BoxFuture<'a, Result<Spent, LimitsUnavailable>>;
 }
 
@@ -48,6 +49,7 @@ impl BudgetSource for NothingSpent {
         _: TenantId,
         _: Option<ApiKeyId>,
         _: Period,
+        _: &'a [RequestId],
     ) -> BoxFuture<'a, Result<Spent, LimitsUnavailable>> {
         futures::future::ready(Ok(Spent::default())).boxed()
     }
@@ -109,12 +111,13 @@ impl Ledger {
         ask: &Ask,
         period: Period,
         unknown: [bool; 2],
+        except: &[RequestId],
     ) -> Result<[Option<Spent>; 2], LimitsUnavailable> {
         let read = async {
             let mut spent = [None; 2];
             for ((key, unknown), spent) in [None, Some(ask.key)].into_iter().zip(unknown).zip(&mut spent) {
                 if unknown {
-                    *spent = Some(self.source.spent(ask.tenant, key, period).await?);
+                    *spent = Some(self.source.spent(ask.tenant, key, period, except).await?);
                 }
             }
             Ok(spent)

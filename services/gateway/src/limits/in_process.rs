@@ -89,7 +89,7 @@ impl InProcessLimits {
                 Ok(done) => return Ok(done),
                 Err(unknown) => unknown,
             };
-            let spent = self.ledger.spent(ask, period, scopes).await?;
+            let spent = self.ledger.spent(ask, period, scopes, &[]).await?;
             self.on(ask, |tenant, _| tenant.seed(ask.key, period, spent));
         }
         Err(LimitsUnavailable::Silent("what was spent is forgotten again and again".to_owned()))

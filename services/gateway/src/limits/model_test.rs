@@ -18,7 +18,8 @@ use uuid::Uuid;
 
 use super::{
     Admission, Ask, BudgetSource, Denied, Exceeded, Extended, Granted, InProcessLimits, Limit, LimitsUnavailable,
-    NothingSpent, OutageLimits, Period, Rate, RateLimits, Rates, RedisLimits, Refusal, Scope, Spent, Used,
+    NothingSpent, OutageLimits, Period, Rate, RateLimits, Rates, RedisLimits, RedisOptions, Refusal, Scope, Spent,
+    Used,
 };
 
 const DAY_MS: u64 = 86_400_000;
@@ -61,6 +62,7 @@ impl BudgetSource for SpentBefore {
         _: TenantId,
         _: Option<ApiKeyId>,
         _: Period,
+        _: &'a [RequestId],
     ) -> BoxFuture<'a, Result<Spent, LimitsUnavailable>> {
         futures::future::ready(Ok(SPENT_BEFORE)).boxed()
     }
@@ -245,7 +247,8 @@ impl Model {
             }
             for (rate, spent, _) in self.money(asked, scope, period) {
                 let Some(most) = rates.of(rate) else { continue };
-                let affordable = |more: &u64| asked.ask().cost_at_most(granted + more) <= (cost + most).saturating_sub(spent);
+                let affordable =
+                    |more: &u64| asked.ask().cost_at_most(granted + more) <= (cost + most).saturating_sub(spent);
                 let room = (0..=wanted).rev().find(affordable).unwrap_or(0);
                 if room < wanted {
                     stopped_by.push(Limit { scope, rate });
@@ -366,7 +369,12 @@ async fn apply(limits: &dyn RateLimits, clock: &AtomicU64, op: &Op) -> Answer {
 }
 
 fn redis(url: &str, prefix: &str, timeout: Duration) -> RedisLimits {
-    RedisLimits::new(url, prefix, timeout, Arc::new(NothingSpent), LEDGER_WAIT).expect("a good URL")
+    RedisLimits::new(url, options(prefix, timeout), Arc::new(NothingSpent)).expect("a good URL")
+}
+
+fn options(prefix: &str, timeout: Duration) -> RedisOptions {
+    let settling = Duration::from_millis(100);
+    RedisOptions { prefix: prefix.to_owned(), timeout, ledger_wait: LEDGER_WAIT, settling, clock: None }
 }
 
 /// A request for 5 and 5 tokens, of which there are 1,000 each.
@@ -404,13 +412,19 @@ fn redis_and_memory_answer_like_the_model() {
         let mut model = Model { now: BEGIN_MS, ..Model::default() };
         let clock = Arc::new(AtomicU64::new(model.now));
         let reader = Arc::clone(&clock);
-        let memory = InProcessLimits::with_clock(Arc::new(SpentBefore), LEDGER_WAIT, Arc::new(move || reader.load(Ordering::SeqCst)));
+        let memory = InProcessLimits::with_clock(
+            Arc::new(SpentBefore),
+            LEDGER_WAIT,
+            Arc::new(move || reader.load(Ordering::SeqCst)),
+        );
         let redis_clock = Arc::new(AtomicU64::new(model.now));
         runtime.block_on(async {
-            let prefix = format!("{}{case}", shared.prefix);
-            let redis = RedisLimits::new(&shared.url, &prefix, LEDGER_WAIT, Arc::new(SpentBefore), LEDGER_WAIT)
-                .expect("a good URL")
-                .with_clock(Arc::clone(&redis_clock));
+            let options = RedisOptions {
+                clock: Some(Arc::clone(&redis_clock)),
+                settling: Duration::from_millis(1),
+                ..options(&format!("{}{case}", shared.prefix), LEDGER_WAIT)
+            };
+            let redis = RedisLimits::new(&shared.url, options, Arc::new(SpentBefore)).expect("a good URL");
             for (step, op) in ops.iter().enumerate() {
                 let expected = model.apply(op);
                 prop_assert_eq!(&apply(&memory, &clock, op).await, &expected, "memory, step {}: {:?}", step, op);
@@ -529,6 +543,10 @@ async fn while_redis_is_silent_each_plan_has_its_own_rule_and_nobody_waits_for_i
     while limits.reserve(&closed()).await.is_err() {
         assert!(Instant::now() < deadline, "never came back");
     }
-    assert_eq!(limits.settle(&held, Used { input: 5, output: 5, ..Used::default() }).await, Ok(true), "what was reserved before is known");
+    assert_eq!(
+        limits.settle(&held, Used { input: 5, output: 5, ..Used::default() }).await,
+        Ok(true),
+        "what was reserved before is known"
+    );
     assert_eq!(limits.settle(&one_of_two, Used::default()).await, Ok(true));
 }

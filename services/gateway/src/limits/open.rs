@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use store::Store;
 
-use super::{InProcessLimits, LimitsUnavailable, NothingSpent, OutageLimits, RateLimits, RedisLimits};
+use super::{InProcessLimits, LimitsUnavailable, NothingSpent, OutageLimits, RateLimits, RedisLimits, RedisOptions};
 use crate::config::{LimitsConfig, ms};
 
 /// Limits that all gateways share, if there is a Redis, and else of this process alone. Does not connect yet.
@@ -14,8 +14,15 @@ pub fn open(redis: &str, config: &LimitsConfig, _store: &Store) -> Result<Arc<dy
     if redis.is_empty() {
         return Ok(Arc::new(InProcessLimits::new(source, wait)));
     }
-    let shared =
-        RedisLimits::new(redis, &config.redis_prefix, ms(config.redis_timeout_ms), Arc::clone(&source) as _, wait)?;
+    let options = RedisOptions {
+        prefix: config.redis_prefix.clone(),
+        timeout: ms(config.redis_timeout_ms),
+        ledger_wait: wait,
+        settling: ms(config.settling_ms),
+        #[cfg(test)]
+        clock: None,
+    };
+    let shared = RedisLimits::new(redis, options, Arc::clone(&source) as _)?;
     let pause = ms(config.breaker_pause_ms);
     Ok(Arc::new(OutageLimits::new(shared, config.breaker_failures_max, pause, source, wait)))
 }

@@ -11,7 +11,8 @@ use domain::Outage;
 use futures::{FutureExt as _, future::BoxFuture};
 
 use super::{
-    Ask, BudgetSource, Denied, Extended, Granted, InProcessLimits, LimitsUnavailable, RateLimits, Used, breaker::Breaker,
+    Ask, BudgetSource, Denied, Extended, Granted, InProcessLimits, LimitsUnavailable, RateLimits, Used,
+    breaker::Breaker,
 };
 
 /// Shared limits, and what stands in for them.
@@ -84,7 +85,9 @@ impl<S: RateLimits> RateLimits for OutageLimits<S> {
             }
             match (self.ask(self.shared.extend(ask, total)).await, ask.outage) {
                 // What it uses beyond its grant is a debt when it is settled.
-                (Err(LimitsUnavailable::Silent(_)), Outage::Open) => Ok(Extended::Granted { total, stopped_by: Vec::new() }),
+                (Err(LimitsUnavailable::Silent(_)), Outage::Open) => {
+                    Ok(Extended::Granted { total, stopped_by: Vec::new() })
+                }
                 (answered, _) => answered,
             }
         }

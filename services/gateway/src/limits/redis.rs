@@ -1,18 +1,38 @@
-//! Rate limits that all gateways share, in Redis: one script, one round trip, the server's clock. When Redis does not
-//! answer within the bound, nothing is admitted: a limit that nobody keeps is none.
+//! Limits that all gateways share, in Redis: one script, one round trip, the server's clock. When Redis does not answer
+//! within the bound, nothing is admitted: a limit that nobody keeps is none.
+//!
+//! # When Redis forgets
+//!
+//! Redis holds copies: windows and leases, which it may lose, and what was spent of budgets, which the ledger has too.
+//! A loss is noticed by a token in Redis that names its generation ([`generation`]): it is gone after a flush, and written
+//! anew when another server answers, which may have missed writes. Every gateway looks at it several times a second
+//! ([`watch`]) and, when it has changed, hands over again what it has running: these requests are *adopted*, charged as
+//! before, and never refused. Meanwhile nobody is admitted whose budget is unknown: it is read from the ledger at the
+//! earliest `settling` after the loss, when everybody has adopted and the ledger has what ended before, and without the
+//! requests that were adopted, so that each one is counted once. Windows and concurrency begin anew, with what is adopted.
+
+mod generation;
+mod live;
+mod watch;
+mod wire;
 
 use std::{sync::Arc, time::Duration};
 
+use domain::RequestId;
 use futures::{FutureExt as _, future::BoxFuture};
 use redis::{
-    Client, Script,
+    Client, FromRedisValue, Script,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    Ask, BudgetSource, Denied, Exceeded, Extended, Granted, Limit, LimitsUnavailable, Period, Rate, RateLimits, Rates,
-    Refusal, SEEDS_MAX, SLOT_MS, Scope, Used, ask::worst, budgets::Ledger,
+    Ask, BudgetSource, Denied, Extended, Granted, LimitsUnavailable, Period, RateLimits, SEEDS_MAX, SLOT_MS, Used,
+    budgets::Ledger,
 };
+use generation::{Generation, Generations};
+use live::Live;
+use wire::{UNKNOWN, count, millis, nonsense};
 
 /// The body of the script; where the time comes from is the only thing that differs in tests.
 const BODY: &str = concat!(
@@ -28,106 +48,171 @@ const SERVER_CLOCK: &str =
 #[cfg(test)]
 const CLOCK_OF_THE_TEST: &str = "local now = tonumber(table.remove(ARGV))\n";
 
-/// Reconnects by itself. Every call ends within the timeout, whether Redis is down, hanging or slow.
+/// Reconnects by itself. Every call ends within the timeout, whether Redis is down, hanging or slow; one that has to ask
+/// the ledger for what was spent takes longer by at most `settling` and `ledger_wait`.
 pub struct RedisLimits {
+    shared: Arc<Shared>,
+    _watch: AbortOnDropHandle<()>,
+}
+
+#[derive(Clone, Debug)]
+pub struct RedisOptions {
+    /// Begins every key, so that several platforms can share one Redis.
+    pub prefix: String,
+    /// Longest wait for one answer.
+    pub timeout: Duration,
+    /// Longest wait for what the ledger says.
+    pub ledger_wait: Duration,
+    /// From a loss of data to the first look into the ledger.
+    pub settling: Duration,
+    /// Milliseconds since 1970 in the place of the server's clock.
+    #[cfg(test)]
+    pub clock: Option<Arc<std::sync::atomic::AtomicU64>>,
+}
+
+/// What calls and the watch share.
+struct Shared {
     connection: ConnectionManager,
     script: Script,
-    prefix: String,
-    timeout: Duration,
+    options: RedisOptions,
     ledger: Ledger,
-    #[cfg(test)]
-    pub(super) clock: Option<std::sync::Arc<std::sync::atomic::AtomicU64>>,
+    generations: Generations,
+    live: Live,
 }
 
 impl RedisLimits {
-    /// Does not connect yet: the first call does, and the ones after it when the connection was lost.
-    /// `prefix` begins every key, so that several platforms can share one Redis.
-    /// What has been spent of budgets is read from `source` when Redis does not know it; that is waited for for
-    /// `ledger_wait`.
-    pub fn new(
-        url: &str,
-        prefix: &str,
-        timeout: Duration,
-        source: Arc<dyn BudgetSource>,
-        ledger_wait: Duration,
-    ) -> Result<Self, LimitsUnavailable> {
+    /// Does not connect yet: the first call does, and the ones after it when the connection was lost. What has been spent
+    /// of budgets is read from `source` when Redis does not know it. Must be called within a runtime.
+    pub fn new(url: &str, options: RedisOptions, source: Arc<dyn BudgetSource>) -> Result<Self, LimitsUnavailable> {
         let client = Client::open(url).map_err(unavailable)?;
         let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(timeout))
-            .set_response_timeout(Some(timeout))
+            .set_connection_timeout(Some(options.timeout))
+            .set_response_timeout(Some(options.timeout))
             .set_min_delay(Duration::from_millis(10))
-            .set_max_delay(timeout)
+            .set_max_delay(options.timeout)
             .set_number_of_retries(1);
         let connection = ConnectionManager::new_lazy_with_config(client, config).map_err(unavailable)?;
-        Ok(Self {
+        let clock = SERVER_CLOCK;
+        #[cfg(test)]
+        let clock = options.clock.as_ref().map_or(clock, |_| CLOCK_OF_THE_TEST);
+        let shared = Arc::new(Shared {
             connection,
-            script: Script::new(&format!("{SERVER_CLOCK}{BODY}")),
-            prefix: prefix.to_owned(),
-            timeout,
-            ledger: Ledger::new(source, ledger_wait),
-            #[cfg(test)]
-            clock: None,
-        })
+            script: Script::new(&format!("{clock}{BODY}")),
+            ledger: Ledger::new(source, options.ledger_wait),
+            generations: Generations::new(&options.prefix, options.settling),
+            live: Live::default(),
+            options,
+        });
+        let watch = AbortOnDropHandle::new(tokio::spawn(watch::watch(Arc::clone(&shared))));
+        Ok(Self { shared, _watch: watch })
     }
+}
 
-    #[cfg(test)]
-    pub(super) fn with_clock(mut self, clock: std::sync::Arc<std::sync::atomic::AtomicU64>) -> Self {
-        self.script = Script::new(&format!("{CLOCK_OF_THE_TEST}{BODY}"));
-        self.clock = Some(clock);
-        self
-    }
-
-    /// As [`RedisLimits::call`]; money that Redis does not know is read from the ledger first.
-    async fn call_seeded(&self, operation: &str, ask: &Ask, arguments: &[i64]) -> Result<Vec<i64>, LimitsUnavailable> {
+impl Shared {
+    /// As [`Shared::call`]; money that Redis does not know is read from the ledger first. Says in which generation.
+    async fn call_seeded(
+        &self,
+        operation: &str,
+        ask: &Ask,
+        arguments: &[i64],
+    ) -> Result<(Vec<i64>, Generation), LimitsUnavailable> {
+        let mut generation = self.generation().await?;
         for _ in 0..SEEDS_MAX {
-            let answer = self.call(operation, ask, arguments).await?;
-            let [UNKNOWN, day, month, scopes] = answer[..] else { return Ok(answer) };
+            let answer: Vec<i64> = self.call(operation, ask, &generation, arguments).await?;
+            let [UNKNOWN, day, month, scopes] = answer[..] else { return Ok((answer, generation)) };
+            let before = generation.token.clone();
+            generation = self.look().await?;
+            if generation.token != before {
+                continue;
+            }
+            tokio::time::sleep_until(generation.settled.into()).await;
+            let adopted: Vec<String> = self.call("adopted", ask, &generation, &[]).await?;
+            let adopted: Vec<_> = adopted.iter().filter_map(|id| id.parse().ok().map(RequestId::new)).collect();
             let number = |number: i64| u64::try_from(number).map_err(|_| nonsense());
             let period = Period { day: number(day)?, month: number(month)? };
-            let spent = self.ledger.spent(ask, period, [scopes & 1 != 0, scopes & 2 != 0]).await?;
+            let spent = self.ledger.spent(ask, period, [scopes & 1 != 0, scopes & 2 != 0], &adopted).await?;
             let amounts = spent.map(|spent| spent.map_or([UNKNOWN; 2], |spent| [spent.day, spent.month].map(count)));
-            self.call("seed", ask, &[&[day, month][..], amounts.as_flattened()].concat()).await?;
+            let of = [day, month, count(adopted.len() as u64)];
+            let _: Vec<i64> = self.call("seed", ask, &generation, &[&of[..], amounts.as_flattened()].concat()).await?;
         }
         Err(LimitsUnavailable::Silent("what was spent is forgotten again and again".to_owned()))
     }
 
-    async fn call(&self, operation: &str, ask: &Ask, arguments: &[i64]) -> Result<Vec<i64>, LimitsUnavailable> {
+    /// One run of the script.
+    async fn call<T: FromRedisValue>(
+        &self,
+        operation: &str,
+        ask: &Ask,
+        generation: &Generation,
+        arguments: &[i64],
+    ) -> Result<T, LimitsUnavailable> {
         let Ask { id, tenant, key, .. } = ask;
+        let prefix = &self.options.prefix;
         let mut call = self.script.prepare_invoke();
         for scope in [String::new(), format!("{key}:")] {
             for counted in ["requests", "input", "output", "leases", "money"] {
-                call.key(format!("{}:{{{tenant}}}:{scope}{counted}", self.prefix));
+                call.key(format!("{prefix}:{{{tenant}}}:{scope}{counted}"));
             }
         }
-        call.key(format!("{}:{{{tenant}}}:reservations", self.prefix));
-        call.arg(operation).arg(id.to_string()).arg(arguments);
+        call.key(format!("{prefix}:{{{tenant}}}:reservations"));
+        call.key(format!("{prefix}:{{{tenant}}}:adopted:{}", generation.token));
+        call.arg(operation).arg(id.to_string()).arg(&*generation.token).arg(arguments);
         #[cfg(test)]
-        if let Some(clock) = &self.clock {
+        if let Some(clock) = &self.options.clock {
             call.arg(clock.load(std::sync::atomic::Ordering::SeqCst));
         }
         let mut connection = self.connection.clone();
-        match tokio::time::timeout(self.timeout, call.invoke_async(&mut connection)).await {
-            Ok(answer) => answer.map_err(unavailable),
-            Err(_) => Err(LimitsUnavailable::Silent(format!("no answer in {} ms", self.timeout.as_millis()))),
+        self.within(call.invoke_async(&mut connection)).await
+    }
+
+    /// The generation as it was last seen.
+    async fn generation(&self) -> Result<Generation, LimitsUnavailable> {
+        match self.generations.known() {
+            Some(generation) => Ok(generation),
+            None => self.look().await,
         }
+    }
+
+    /// The generation as it is.
+    async fn look(&self) -> Result<Generation, LimitsUnavailable> {
+        let mut connection = self.connection.clone();
+        self.within(self.generations.look(&mut connection)).await
+    }
+
+    /// After an error it may be another server that answers next.
+    async fn within<T>(
+        &self,
+        answer: impl Future<Output = Result<T, redis::RedisError>>,
+    ) -> Result<T, LimitsUnavailable> {
+        let timeout = self.options.timeout;
+        let answer = match tokio::time::timeout(timeout, answer).await {
+            Ok(answer) => answer.map_err(unavailable),
+            Err(_) => Err(LimitsUnavailable::Silent(format!("no answer in {} ms", timeout.as_millis()))),
+        };
+        answer.inspect_err(|_| self.generations.forget())
     }
 }
 
 impl RateLimits for RedisLimits {
     fn reserve<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Result<Granted, Denied>> {
         async move {
-            let mut arguments = vec![ask.input_tokens.into(), ask.output_tokens.into(), millis(ask.lease)];
-            for rates in [ask.of_tenant, ask.of_key] {
-                arguments.extend(RATES.map(|rate| most(rates, rate)));
-            }
-            arguments.extend(price(ask));
-            let answer = self.call_seeded("reserve", ask, &arguments).await.map_err(Denied::Unavailable)?;
+            // Known as running before it is charged: should the answer be lost, it is ended all the same.
+            self.shared.live.begins(ask);
+            let answer = self.shared.call_seeded("reserve", ask, &wire::reserve(ask)).await;
+            let (answer, generation) = answer.map_err(Denied::Unavailable)?;
             match answer[..] {
                 [output, slot] => match (u32::try_from(output), u64::try_from(slot)) {
-                    (Ok(output), Ok(slot)) => Ok(Granted { output, at_ms: slot * SLOT_MS }),
+                    (Ok(output), Ok(slot)) => {
+                        let granted = Granted { output, at_ms: slot * SLOT_MS };
+                        self.shared.live.granted(ask, granted, &generation.token);
+                        Ok(granted)
+                    }
                     _ => Err(Denied::Unavailable(nonsense())),
                 },
-                ref refusals => Err(read_refusal(refusals)),
+                ref refusals => {
+                    self.shared.live.ended(ask);
+                    Err(wire::read_refusal(refusals))
+                }
             }
         }
         .boxed()
@@ -135,93 +220,57 @@ impl RateLimits for RedisLimits {
 
     fn extend<'a>(&'a self, ask: &'a Ask, total: u32) -> BoxFuture<'a, Result<Extended, LimitsUnavailable>> {
         async move {
-            let mut arguments = vec![total.into()];
-            for rates in [ask.of_tenant, ask.of_key] {
-                let stopping = [Rate::OutputTokensPerMinute, Rate::BudgetDay, Rate::BudgetMonth];
-                arguments.extend(stopping.map(|rate| most(rates, rate)));
+            for _ in 0..2 {
+                let (answer, _) = self.shared.call_seeded("extend", ask, &wire::extend(ask, total)).await?;
+                if let Some((&total, stopped_by)) = answer.split_first() {
+                    let total = u32::try_from(total).map_err(|_| nonsense())?;
+                    self.shared.live.extended(ask, total);
+                    return Ok(Extended::Granted { total, stopped_by: wire::limits(stopped_by)? });
+                }
+                if !self.shared.adopt(ask).await? {
+                    break;
+                }
             }
-            arguments.extend(price(ask));
-            let answer = self.call_seeded("extend", ask, &arguments).await?;
-            let Some((&total, stopped_by)) = answer.split_first() else { return Ok(Extended::Unknown) };
-            let total = u32::try_from(total).map_err(|_| nonsense())?;
-            let stopped_by = stopped_by.chunks(2).map(|one| limit(*one.first()?, *one.get(1)?)).collect::<Option<_>>();
-            Ok(Extended::Granted { total, stopped_by: stopped_by.ok_or_else(nonsense)? })
+            Ok(Extended::Unknown)
         }
         .boxed()
     }
 
     fn settle<'a>(&'a self, ask: &'a Ask, used: Used) -> BoxFuture<'a, Result<bool, LimitsUnavailable>> {
-        let used = [used.input, used.output, ask.cost(used)].map(count);
-        async move { Ok(self.call("settle", ask, &used).await? == [1]) }.boxed()
+        async move {
+            self.shared.live.ends(ask, used);
+            self.shared.settle(ask, used).await
+        }
+        .boxed()
     }
 
     fn renew<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Result<bool, LimitsUnavailable>> {
-        async move { Ok(self.call("renew", ask, &[millis(ask.lease)]).await? == [1]) }.boxed()
+        async move {
+            let generation = self.shared.generation().await?;
+            let known: Vec<i64> = self.shared.call("renew", ask, &generation, &[millis(ask.lease)]).await?;
+            Ok(known == [1] || self.shared.adopt(ask).await?)
+        }
+        .boxed()
     }
 }
 
-/// In the order of the script's numbers for them, which begin at 1.
-const RATES: [Rate; 6] = [
-    Rate::RequestsPerMinute,
-    Rate::InputTokensPerMinute,
-    Rate::OutputTokensPerMinute,
-    Rate::ConcurrentRequests,
-    Rate::BudgetDay,
-    Rate::BudgetMonth,
-];
-const NO_LIMIT: i64 = -1;
-/// Begins an answer that says of which money nothing is known.
-const UNKNOWN: i64 = -1;
-
-fn most(rates: Rates, rate: Rate) -> i64 {
-    rates.of(rate).map_or(NO_LIMIT, count)
-}
-
-/// Of the prompt, then of each token of the answer: whole micro-units and millionths of one.
-fn price(ask: &Ask) -> [i64; 4] {
-    const MILLION: u128 = 1_000_000;
-    let price = worst(ask.price);
-    let prompt = u128::from(ask.input_tokens) * u128::from(price.input);
-    [prompt, price.output.into()]
-        .map(|millionths| [millionths / MILLION, millionths % MILLION])
-        .as_flattened()
-        .first_chunk::<4>()
-        .map_or([0; 4], |parts| parts.map(|part| count(u64::try_from(part).unwrap_or(u64::MAX))))
-}
-
-fn limit(scope: i64, rate: i64) -> Option<Limit> {
-    let scope = match scope {
-        1 => Scope::Tenant,
-        2 => Scope::Key,
-        _ => return None,
-    };
-    let rate = RATES.get(usize::try_from(rate).ok()?.checked_sub(1)?)?;
-    Some(Limit { scope, rate: *rate })
-}
-
-fn read_refusal(answer: &[i64]) -> Denied {
-    let exceeded = answer.chunks(4).map(|one| {
-        let [scope, rate, over, retry_ms] = one else { return None };
-        let retry_after = u64::try_from(*retry_ms).ok().map(Duration::from_millis);
-        Some(Exceeded { limit: limit(*scope, *rate)?, over: u64::try_from(*over).ok()?, retry_after })
-    });
-    match exceeded.collect::<Option<Vec<_>>>() {
-        Some(exceeded) if !exceeded.is_empty() => Denied::Refused(Refusal { exceeded }),
-        _ => Denied::Unavailable(nonsense()),
+impl Shared {
+    async fn settle(&self, ask: &Ask, used: Used) -> Result<bool, LimitsUnavailable> {
+        let generation = self.generation().await?;
+        let used = [used.input, used.output, ask.cost(used)].map(count);
+        let known: Vec<i64> = self.call("settle", ask, &generation, &used).await?;
+        self.live.ended(ask);
+        Ok(known == [1])
     }
-}
 
-fn nonsense() -> LimitsUnavailable {
-    LimitsUnavailable::Silent("an answer that the script never gives".to_owned())
-}
-
-/// At most 2^53, as the script needs it: more than any limit.
-fn count(amount: u64) -> i64 {
-    i64::try_from(amount.min(1 << 53)).unwrap_or(i64::MAX)
-}
-
-fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::from(u32::MAX))
+    /// Hands over a request of this gateway that was charged before Redis lost its data; `false` if there is none.
+    async fn adopt(&self, ask: &Ask) -> Result<bool, LimitsUnavailable> {
+        let generation = self.look().await?;
+        let Some((begun, total)) = self.live.lost(ask, &generation.token) else { return Ok(false) };
+        let _: Vec<i64> = self.call("adopt", ask, &generation, &wire::adopt(ask, begun, total)).await?;
+        self.live.adopted(ask, &generation.token);
+        Ok(true)
+    }
 }
 
 fn unavailable(error: redis::RedisError) -> LimitsUnavailable {

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::limits::{Ask, CONCURRENCY_RETRY_MS, Exceeded, Limit, Period, Rate, Rates, SLOT_MS, Scope, Spent, WINDOW_SLOTS};
+use crate::limits::{
+    Ask, CONCURRENCY_RETRY_MS, Exceeded, Limit, Period, Rate, Rates, SLOT_MS, Scope, Spent, WINDOW_SLOTS,
+};
 
 /// What is counted in one scope.
 #[derive(Default)]
@@ -82,7 +84,9 @@ impl Counts {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.leases.is_empty() && self.money.months.is_empty() && [&self.requests, &self.input, &self.output].iter().all(|window| window.0.is_empty())
+        self.leases.is_empty()
+            && self.money.months.is_empty()
+            && [&self.requests, &self.input, &self.output].iter().all(|window| window.0.is_empty())
     }
 }
 

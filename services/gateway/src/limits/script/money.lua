@@ -57,14 +57,18 @@ local function has(mask, scope)
   return math.floor(mask / scope) % 2 == 1
 end
 
+-- The hash of a scope belongs to one generation (field `g`): the life of the data in Redis from one loss to the next. In it
+-- are the counters (`d<day>`, `m<month>`), and where there is no counter, what was charged to it all the same (`p…`): by
+-- requests that had been running when the data was lost, which their gateways adopt.
+
 -- What has been spent by each scope of the mask, by limit; and the scopes of which it is not known.
 local function read_money(mask, period)
   local spent, unknown = {}, 0
   for scope = 1, 2 do
     if has(mask, scope) then
-      local found = redis.call('hmget', scopes[scope].money, 'd' .. period.day, 'm' .. period.month)
-      if found[1] and found[2] then
-        spent[scope] = { tonumber(found[1]), tonumber(found[2]) }
+      local found = redis.call('hmget', scopes[scope].money, 'g', 'd' .. period.day, 'm' .. period.month)
+      if found[1] == generation and found[2] and found[3] then
+        spent[scope] = { tonumber(found[2]), tonumber(found[3]) }
       else
         unknown = unknown + scope
       end
@@ -77,36 +81,54 @@ local function unknown_money(period, mask)
   return { UNKNOWN, period.day, period.month, mask }
 end
 
--- Where nothing is known nothing is changed: it is read from the ledger, which has it all.
+-- Begins the generation if the hash is of another one.
+local function claim(key)
+  if redis.call('hget', key, 'g') ~= generation then
+    redis.call('del', key)
+    redis.call('hset', key, 'g', generation)
+  end
+  keep_for(key, MONEY_MS)
+end
+
+-- What is of another generation is not changed: it is read from the ledger again, which has it all.
 local function charge_money(mask, period, amount)
   if amount == 0 then return end
   for scope = 1, 2 do
-    if has(mask, scope) then
+    local key = scopes[scope].money
+    if has(mask, scope) and redis.call('hget', key, 'g') == generation then
       for _, field in ipairs({ 'd' .. period.day, 'm' .. period.month }) do
-        if redis.call('hexists', scopes[scope].money, field) == 1 then
-          redis.call('hincrby', scopes[scope].money, field, amount)
-        end
-      end
-      keep_for(scopes[scope].money, MONEY_MS)
-    end
-  end
-end
-
--- day, month, then what the ledger has of each in each scope, or -1 -> nothing. What is known meanwhile stays.
-local function seed(n)
-  for scope = 1, 2 do
-    local key, day, month = scopes[scope].money, n[1 + 2 * scope], n[2 + 2 * scope]
-    if day >= 0 then
-      redis.call('hsetnx', key, 'd' .. n[1], day)
-      redis.call('hsetnx', key, 'm' .. n[2], month)
-      -- Periods before the last one are of no interest: nothing that began in them still runs.
-      for _, field in ipairs(redis.call('hkeys', key)) do
-        local period = tonumber(field:sub(2))
-        local oldest = field:sub(1, 1) == 'd' and n[1] - 2 or n[2] - 1
-        if period < oldest then redis.call('hdel', key, field) end
+        if redis.call('hexists', key, field) == 0 then field = 'p' .. field end
+        redis.call('hincrby', key, field, amount)
       end
       keep_for(key, MONEY_MS)
     end
   end
-  return {}
+end
+
+-- day, month, how many requests are adopted, then what the ledger has of each period in each scope without them, or -1
+-- -> whether that is how many there are. What is known meanwhile stays.
+local function seed(n)
+  if redis.call('scard', adopted) ~= n[3] then return { 0 } end
+  for scope = 1, 2 do
+    local key, of_ledger = scopes[scope].money, { ['d' .. n[1]] = n[2 + 2 * scope], ['m' .. n[2]] = n[3 + 2 * scope] }
+    if n[2 + 2 * scope] >= 0 then
+      claim(key)
+      for field, amount in pairs(of_ledger) do
+        if redis.call('hexists', key, field) == 0 then
+          redis.call('hset', key, field, amount + tonumber(redis.call('hget', key, 'p' .. field) or 0))
+          redis.call('hdel', key, 'p' .. field)
+        end
+      end
+      -- Periods before the last one are of no interest: nothing that began in them still runs.
+      for _, field in ipairs(redis.call('hkeys', key)) do
+        local unit, period = field:match('^p?([dm])(%d+)$')
+        if unit and tonumber(period) < (unit == 'd' and n[1] - 2 or n[2] - 1) then redis.call('hdel', key, field) end
+      end
+    end
+  end
+  return { 1 }
+end
+
+local function list_adopted()
+  return redis.call('smembers', adopted)
 end

@@ -1,6 +1,6 @@
 -- What is remembered of a running request:
--- "<scopes>|<slot>:<input>|<slot>:<output>,<slot>:<output>…|<budgets>:<day>:<month>:<cost>", scopes being 1 (tenant) or 2
--- (tenant and key), and budgets the scopes that money was charged to, as in money.lua.
+-- "<scopes>|<slot>:<input>|<slot>:<output>,<slot>:<output>…|<budgets>:<day>:<month>:<cost>|<generation>", scopes being 1
+-- (tenant) or 2 (tenant and key), and budgets the scopes that money was charged to, as in money.lua.
 
 local function drop_expired_leases()
   for _, scope in ipairs(scopes) do
@@ -33,15 +33,16 @@ end
 local function read_held()
   local text = redis.call('hget', reservations, id)
   if not text then return nil end
-  local count, slot, input, rest, mask, day, month, cost =
-    text:match('^(%d)|(%d+):(%d+)|(.*)|(%d):(%d+):(%d+):(%d+)$')
+  local count, slot, input, rest, mask, day, month, cost, of =
+    text:match('^(%d)|(%d+):(%d+)|(.*)|(%d):(%d+):(%d+):(%d+)|(.*)$')
   local grants, granted = {}, 0
   for at, amount in rest:gmatch('(%d+):(%d+)') do
     grants[#grants + 1] = { slot = tonumber(at), amount = tonumber(amount) }
     granted = granted + tonumber(amount)
   end
   return { count = tonumber(count), slot = tonumber(slot), input = tonumber(input), grants = grants, granted = granted,
-           mask = tonumber(mask), period = { day = tonumber(day), month = tonumber(month) }, cost = tonumber(cost) }
+           mask = tonumber(mask), period = { day = tonumber(day), month = tonumber(month) }, cost = tonumber(cost),
+           generation = of }
 end
 
 local function write_held(held)
@@ -49,6 +50,6 @@ local function write_held(held)
   for _, grant in ipairs(held.grants) do
     grants[#grants + 1] = string.format('%.0f:%.0f', grant.slot, grant.amount)
   end
-  redis.call('hset', reservations, id, string.format('%d|%.0f:%.0f|%s|%d:%.0f:%.0f:%.0f', held.count, held.slot,
-    held.input, table.concat(grants, ','), held.mask, held.period.day, held.period.month, held.cost))
+  redis.call('hset', reservations, id, string.format('%d|%.0f:%.0f|%s|%d:%.0f:%.0f:%.0f|%s', held.count, held.slot,
+    held.input, table.concat(grants, ','), held.mask, held.period.day, held.period.month, held.cost, held.generation))
 end

@@ -56,7 +56,7 @@ local function reserve(n)
   local cost = mask > 0 and cost_of(price, granted) or 0
   charge_money(mask, period, cost)
   write_held({ count = count, slot = slot_now, input = input, grants = { { slot = slot_now, amount = granted } },
-               mask = mask, period = period, cost = cost })
+               mask = mask, period = period, cost = cost, generation = generation })
   lease(count, lease_ms)
   return { granted, slot_now }
 end
@@ -121,8 +121,46 @@ local function settle(n)
     end
     correct(scopes[scope].output, slot_now, left)
   end
-  charge_money(held.mask, held.period, n[3] - held.cost)
+  if held.generation == generation then charge_money(held.mask, held.period, n[3] - held.cost) end
   return { 1 }
+end
+
+-- After a loss of data, by the gateway of a running request. Input tokens, output tokens granted, lease in ms, how many
+-- scopes are charged, the scopes of budgets, the day and month of its beginning, what its grant costs, and what the ledger
+-- has of that -> nothing. Nothing is refused: it runs.
+local function adopt(n)
+  local held = read_held()
+  local granted, mask, period, cost, of_ledger = n[2], n[5], { day = n[6], month = n[7] }, n[8], n[9]
+  if not held then
+    held = { count = n[4], slot = slot_now, input = n[1], grants = {}, granted = 0, cost = 0, generation = '' }
+    for scope = 1, held.count do
+      charge(scopes[scope].requests, slot_now, 1)
+      charge(scopes[scope].input, slot_now, held.input)
+    end
+  end
+  if granted > held.granted then
+    for scope = 1, held.count do charge(scopes[scope].output, slot_now, granted - held.granted) end
+    held.grants[#held.grants + 1] = { slot = slot_now, amount = granted - held.granted }
+  end
+  local charged = held.cost
+  if held.generation ~= generation then
+    charged = 0
+    for scope = 1, 2 do
+      if has(mask, scope) then
+        claim(scopes[scope].money)
+        if redis.call('hexists', scopes[scope].money, 'd' .. period.day) == 1 then charged = of_ledger end
+      end
+    end
+    if mask > 0 and charged == 0 then
+      redis.call('sadd', adopted, id)
+      keep_for(adopted, MONEY_MS)
+    end
+  end
+  held.mask, held.period, held.cost, held.generation = mask, period, math.max(cost, held.cost), generation
+  charge_money(mask, period, held.cost - charged)
+  write_held(held)
+  lease(held.count, n[3])
+  return {}
 end
 
 -- lease in ms -> whether it was known

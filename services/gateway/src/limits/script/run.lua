@@ -1,7 +1,10 @@
 -- Runs the operation that was asked for.
 drop_expired_leases()
 local numbers = {}
-for i = 3, #ARGV do numbers[#numbers + 1] = tonumber(ARGV[i]) end
-local operations = { reserve = reserve, extend = extend, settle = settle, renew = renew, seed = seed }
+for i = 4, #ARGV do numbers[#numbers + 1] = tonumber(ARGV[i]) end
+local operations = {
+  reserve = reserve, extend = extend, settle = settle, renew = renew,
+  adopt = adopt, adopted = list_adopted, seed = seed,
+}
 if operations[operation] then return operations[operation](numbers) end
 return redis.error_reply('unknown operation ' .. tostring(operation))

@@ -1,0 +1,100 @@
+//! What this gateway has running, so that it can be handed over to a Redis that has forgotten it, and what has ended
+//! without Redis having heard of it yet.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use domain::RequestId;
+
+use crate::limits::{Ask, Granted, Used};
+
+/// Bounded by the requests that run here, and those that end while Redis is silent, for as long as their lease.
+#[derive(Default)]
+pub struct Live(Mutex<HashMap<RequestId, One>>);
+
+struct One {
+    ask: Ask,
+    /// `None` until it is known to be charged.
+    begun: Option<Granted>,
+    total: u32,
+    /// The generation that it is charged in.
+    token: Arc<str>,
+    /// It has ended, and Redis has to be told.
+    used: Option<Used>,
+    /// Looks of the watch since it has ended.
+    looks: u32,
+}
+
+impl Live {
+    pub fn begins(&self, ask: &Ask) {
+        let one = || One { ask: ask.clone(), begun: None, total: 0, token: "".into(), used: None, looks: 0 };
+        self.on(|all| all.entry(ask.id).or_insert_with(one).used = None);
+    }
+
+    pub fn granted(&self, ask: &Ask, granted: Granted, token: &Arc<str>) {
+        self.with(ask, |one| {
+            one.token = Arc::clone(token);
+            one.begun = one.begun.or(Some(granted));
+            one.total = one.total.max(granted.output);
+        });
+    }
+
+    pub fn extended(&self, ask: &Ask, total: u32) {
+        self.with(ask, |one| one.total = one.total.max(total));
+    }
+
+    pub fn ends(&self, ask: &Ask, used: Used) {
+        self.with(ask, |one| one.used = Some(used));
+    }
+
+    /// Redis knows that it has ended, or never knew it.
+    pub fn ended(&self, ask: &Ask) {
+        self.on(|all| all.remove(&ask.id));
+    }
+
+    pub fn adopted(&self, ask: &Ask, token: &Arc<str>) {
+        self.with(ask, |one| one.token = Arc::clone(token));
+    }
+
+    /// What it began with and what it is granted now, if it runs here and is charged in another generation than this one.
+    pub fn lost(&self, ask: &Ask, token: &str) -> Option<(Granted, u32)> {
+        self.on(|all| {
+            let one = all.get(&ask.id).filter(|one| one.is_lost(token))?;
+            Some((one.begun?, one.total))
+        })
+    }
+
+    /// Everything that runs here and is charged in another generation than this one.
+    pub fn all_lost(&self, token: &str) -> Vec<Ask> {
+        self.on(|all| all.values().filter(|one| one.is_lost(token)).map(|one| one.ask.clone()).collect())
+    }
+
+    /// What has ended and has to be said again; what has been said `looks_max` times is left to its lease.
+    pub fn unsaid(&self, looks_max: impl Fn(&Ask) -> u32) -> Vec<(Ask, Used)> {
+        self.on(|all| {
+            all.retain(|_, one| {
+                one.looks += u32::from(one.used.is_some());
+                one.looks <= looks_max(&one.ask)
+            });
+            // The first look may come while its own call is still under way.
+            let unsaid = all.values().filter(|one| one.looks > 1);
+            unsaid.filter_map(|one| Some((one.ask.clone(), one.used?))).collect()
+        })
+    }
+
+    fn with(&self, ask: &Ask, act: impl FnOnce(&mut One)) {
+        self.on(|all| all.get_mut(&ask.id).map(act));
+    }
+
+    fn on<T>(&self, act: impl FnOnce(&mut HashMap<RequestId, One>) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl One {
+    fn is_lost(&self, token: &str) -> bool {
+        self.begun.is_some() && self.used.is_none() && *self.token != *token
+    }
+}
