@@ -2,13 +2,12 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use adapters::Registry;
 use chassis::shutdown::Shutdown;
-use gateway::{Backends, Gateway, GatewayConfig, RunningGateway, limits::RedisLimits};
+use gateway::{Backends, Gateway, GatewayConfig, RunningGateway, limits};
 use proto::{
     v1::{
         self, GenerateRequest, adapter_service_client::AdapterServiceClient,
@@ -84,10 +83,10 @@ impl Platform {
         own += "listen.address = '127.0.0.1:0'\nadmin_listen.address = '127.0.0.1:0'\n";
         own += &format!("limits.redis_prefix = '{}'\nworkers.urls = [{}]\n", redis.prefix, urls.join(", "));
         let config: GatewayConfig = load(gateway::DEFAULTS, settings.gateway, &own);
-        let timeout = Duration::from_millis(config.limits.redis_timeout_ms);
+        let store = Store::connect(&service_url, &config.store).await.expect("connect to PostgreSQL");
         let backends = Backends {
-            store: Store::connect(&service_url, &config.store).await.expect("connect to PostgreSQL"),
-            limits: Arc::new(RedisLimits::new(&redis.url, &redis.prefix, timeout).expect("connect to Redis")),
+            limits: limits::open(&redis.url, &config.limits, &store).expect("a good URL"),
+            store,
             registry: Registry::open(&config.registry, []).expect("open the registry"),
         };
         let mut gateway = Gateway::start(config, backends, shutdown.clone()).await.expect("start the gateway");

@@ -90,6 +90,11 @@ impl Reservation {
         self.granted.output
     }
 
+    /// Micro-units that it was charged to begin with: no outcome without an extension costs more.
+    pub fn cost(&self) -> u64 {
+        self.lease.ask.cost_at_most(self.granted.output.into())
+    }
+
     /// When it was charged, by the clock of the limits, in whole seconds: what it costs belongs to this day and month.
     pub fn at(&self) -> OffsetDateTime {
         let seconds = i64::try_from(self.granted.at_ms / 1_000).unwrap_or(i64::MAX);
