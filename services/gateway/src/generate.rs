@@ -62,7 +62,8 @@ impl Generator {
         let max_tokens = self.fit(prompt.len(), request.max_tokens, model.base.context_length)?;
         let price = self.prices.of(tenant, &request.model).await?;
         let place = self.usage.place()?;
-        let reservation = self.reserve(&session, prompt.len(), max_tokens).instrument(info_span!("reserve")).await?;
+        let reserving = self.reserve(&session, prompt.len(), max_tokens, price).instrument(info_span!("reserve"));
+        let reservation = reserving.await?;
         let subject = Subject {
             key,
             model: &request.model,
@@ -115,7 +116,13 @@ impl Generator {
         Err(Fault::new(Reason::ContextLength, words).detail(violation))
     }
 
-    async fn reserve(&self, session: &Session, prompt: usize, max_tokens: u32) -> Result<Reservation, Fault> {
+    async fn reserve(
+        &self,
+        session: &Session,
+        prompt: usize,
+        max_tokens: u32,
+        price: Price,
+    ) -> Result<Reservation, Fault> {
         let (tenant, key) = tenant_of(&session.identity)?;
         let Identity { limits, key_limits, outage, .. } = session.identity;
         let ask = Ask {
@@ -126,7 +133,7 @@ impl Generator {
             output_tokens: max_tokens.min(self.config.generate.grant_tokens),
             of_tenant: limits.into(),
             of_key: key_limits.into(),
-            price: Price::default(),
+            price,
             lease: ms(self.config.limits.lease_ms),
             outage,
         };

@@ -75,10 +75,14 @@ impl Period {
         [date(self.day), first_of(self.month)].map(|date| date.with_time(Time::MIDNIGHT).assume_utc())
     }
 
+    /// The ends of the day and of the month.
+    pub fn ends(self) -> [OffsetDateTime; 2] {
+        Self { day: self.day + 1, month: self.month + 1 }.starts()
+    }
+
     /// The ends of the day and of the month, in milliseconds since 1970.
     pub fn ends_ms(self) -> [u64; 2] {
-        let month = first_of(self.month + 1).with_time(Time::MIDNIGHT).assume_utc().unix_timestamp();
-        [(self.day + 1) * DAY_MS, u64::try_from(month).unwrap_or_default() * 1_000]
+        self.ends().map(|end| u64::try_from(end.unix_timestamp()).unwrap_or_default() * 1_000)
     }
 }
 

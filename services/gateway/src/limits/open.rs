@@ -2,14 +2,19 @@
 
 use std::sync::Arc;
 
+use domain::{ApiKeyId, RequestId, TenantId};
+use futures::{FutureExt as _, future::BoxFuture};
 use store::Store;
 
-use super::{InProcessLimits, LimitsUnavailable, NothingSpent, OutageLimits, RateLimits, RedisLimits, RedisOptions};
+use super::{
+    BudgetSource, InProcessLimits, LimitsUnavailable, OutageLimits, Period, RateLimits, RedisLimits, RedisOptions,
+    Spent,
+};
 use crate::config::{LimitsConfig, ms};
 
 /// Limits that all gateways share, if there is a Redis, and else of this process alone. Does not connect yet.
-pub fn open(redis: &str, config: &LimitsConfig, _store: &Store) -> Result<Arc<dyn RateLimits>, LimitsUnavailable> {
-    let source = Arc::new(NothingSpent);
+pub fn open(redis: &str, config: &LimitsConfig, store: &Store) -> Result<Arc<dyn RateLimits>, LimitsUnavailable> {
+    let source = Arc::new(Ledger(store.clone()));
     let wait = ms(config.ledger_timeout_ms);
     if redis.is_empty() {
         return Ok(Arc::new(InProcessLimits::new(source, wait)));
@@ -25,4 +30,29 @@ pub fn open(redis: &str, config: &LimitsConfig, _store: &Store) -> Result<Arc<dy
     let shared = RedisLimits::new(redis, options, Arc::clone(&source) as _)?;
     let pause = ms(config.breaker_pause_ms);
     Ok(Arc::new(OutageLimits::new(shared, config.breaker_failures_max, pause, source, wait)))
+}
+
+/// What was spent stands in the ledger: what was charged, and the most that open requests may come to.
+struct Ledger(Store);
+
+impl BudgetSource for Ledger {
+    fn spent<'a>(
+        &'a self,
+        tenant: TenantId,
+        key: Option<ApiKeyId>,
+        period: Period,
+        except: &'a [RequestId],
+    ) -> BoxFuture<'a, Result<Spent, LimitsUnavailable>> {
+        async move {
+            let rows = self.0.tenant(tenant);
+            let [day, month] = period.starts();
+            let [day_ends, month_ends] = period.ends();
+            let spent = async |from, to| {
+                let spent = rows.spent(key, from, to, except).await;
+                spent.map_err(|error| LimitsUnavailable::Ledger(error.to_string()))
+            };
+            Ok(Spent { day: spent(day, day_ends).await?, month: spent(month, month_ends).await? })
+        }
+        .boxed()
+    }
 }

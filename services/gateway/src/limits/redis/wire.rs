@@ -31,7 +31,6 @@ pub fn extend(ask: &Ask, total: u32) -> Vec<i64> {
 pub fn adopt(ask: &Ask, begun: Granted, total: u32) -> Vec<i64> {
     let [tenant, key] = ask.budgeted();
     let Period { day, month } = Period::of(begun.at_ms);
-    let cost = [total, begun.output].map(|output| count(ask.cost_at_most(output.into())));
     vec![
         ask.input_tokens.into(),
         total.into(),
@@ -40,8 +39,7 @@ pub fn adopt(ask: &Ask, begun: Granted, total: u32) -> Vec<i64> {
         i64::from(tenant) + 2 * i64::from(key),
         count(day),
         count(month),
-        cost[0],
-        cost[1],
+        count(ask.cost_at_most(total.into())),
     ]
 }
 
