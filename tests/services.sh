@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the servers that the tests need, where they are missing: PostgreSQL 15 or newer, and Redis.
+# Installs what the tests need, where it is missing: PostgreSQL 15 or newer, Redis, and Python with venv for the clients' tests.
 # Installs only; the harness starts its own private ones. Run it, or source it and call the functions.
 set -eu
 
@@ -37,10 +37,16 @@ install_redis() {
   [ -n "${BANYAN_TEST_REDIS_URL:-}" ] || command -v redis-server >/dev/null || install_package redis-server redis
 }
 
+# The clients' own packages come from PyPI, into the build folder, when their test runs.
+install_python() {
+  python3 -c 'import ensurepip, venv' 2>/dev/null || install_package python3-venv python
+}
+
 # When run, not sourced.
 case "$0" in
 *services.sh)
   install_postgres
   install_redis
+  install_python
   ;;
 esac

@@ -1,5 +1,5 @@
 //! A gRPC listener with everything that each of ours has: health, reflection, bounded connections and streams,
-//! no Nagle delay, a graceful stop with a bound.
+//! no Nagle delay, a graceful stop with a bound. Where asked to, it also speaks HTTP/1.1.
 
 mod connection;
 mod gather;
@@ -61,6 +61,7 @@ pub struct GrpcServer {
     config: ListenConfig,
     listener: TcpListener,
     local_addr: SocketAddr,
+    http1: bool,
 }
 
 impl GrpcServer {
@@ -70,7 +71,15 @@ impl GrpcServer {
         let fault = |source| ServerError::Bind { address: config.address.clone(), source };
         let listener = TcpListener::bind(&config.address).await.map_err(fault)?;
         let local_addr = listener.local_addr().map_err(fault)?;
-        Ok(Self { config, listener, local_addr })
+        Ok(Self { config, listener, local_addr, http1: false })
+    }
+
+    /// Takes HTTP/1.1 besides HTTP/2: for gRPC-Web and for routes that are no gRPC. A connection whose next request's head
+    /// does not come within 30 s (hyper's default) is closed.
+    #[must_use]
+    pub const fn with_http1(mut self) -> Self {
+        self.http1 = true;
+        self
     }
 
     pub const fn local_addr(&self) -> SocketAddr {
@@ -101,6 +110,7 @@ impl GrpcServer {
         let handshake = Duration::from_millis(self.config.handshake_ms);
         let connections = Arc::new(Semaphore::new(self.config.connections_max));
         let serving = Server::builder()
+            .accept_http1(self.http1)
             .max_concurrent_streams(self.config.streams_per_connection_max)
             .http2_keepalive_interval(Some(Duration::from_millis(self.config.keepalive_interval_ms)))
             .http2_keepalive_timeout(Some(Duration::from_millis(self.config.keepalive_timeout_ms)))

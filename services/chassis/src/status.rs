@@ -100,7 +100,7 @@ const fn code_of(reason: Reason) -> Code {
         Reason::Unauthenticated => Code::Unauthenticated,
         Reason::PermissionDenied => Code::PermissionDenied,
         Reason::NotFound => Code::NotFound,
-        Reason::AlreadyExists => Code::AlreadyExists,
+        Reason::AlreadyExists | Reason::IdempotencyMismatch => Code::AlreadyExists,
         Reason::EtagMismatch => Code::Aborted,
         Reason::FailedPrecondition | Reason::AdapterLoad | Reason::BaseMismatch => Code::FailedPrecondition,
         Reason::RateLimited | Reason::QuotaExceeded | Reason::QueueFull => Code::ResourceExhausted,

@@ -34,6 +34,8 @@ reasons! {
     AlreadyExists = "ALREADY_EXISTS",
     /// Somebody else changed it since it was read.
     EtagMismatch = "ETAG_MISMATCH",
+    /// A `client_request_id` that stands for another request.
+    IdempotencyMismatch = "IDEMPOTENCY_MISMATCH",
     /// The state does not allow this now (a version that an alias points at, a tenant that has adapters).
     FailedPrecondition = "FAILED_PRECONDITION",
     /// A rate limit; says which and when to come back.

@@ -22,6 +22,7 @@
 
 mod api_key;
 mod caller;
+mod client_request_id;
 mod digest;
 mod fault;
 mod id;
@@ -36,6 +37,7 @@ mod slug;
 
 pub use api_key::{ApiKeyText, ApiKeyTextError};
 pub use caller::{Caller, Role};
+pub use client_request_id::{ClientRequestId, ClientRequestIdError};
 pub use digest::{Digest, DigestError};
 pub use fault::{Detail, Fault, Reason};
 pub use id::{ApiKeyId, RequestId, TenantId};

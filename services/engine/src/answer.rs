@@ -169,6 +169,7 @@ impl Answer {
 
     fn token(&self, sampled: Sampled) -> Token {
         let top = |(id, logprob)| TopLogprob { id, text: self.text.token_text(id), logprob };
-        Token { id: sampled.id, logprob: sampled.logprob, top: sampled.top.into_iter().map(top).collect() }
+        let text = sampled.logprob.map(|_| self.text.token_text(sampled.id)).unwrap_or_default();
+        Token { id: sampled.id, text, logprob: sampled.logprob, top: sampled.top.into_iter().map(top).collect() }
     }
 }

@@ -34,6 +34,8 @@ pub enum Event {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Token {
     pub id: u32,
+    /// By itself; empty unless log-probabilities were asked for.
+    pub text: String,
     /// Natural logarithm of its probability before penalties, temperature and filters.
     pub logprob: Option<f32>,
     pub top: Vec<TopLogprob>,

@@ -65,6 +65,19 @@ pub const RULES: &[(&str, Rule)] = &[
     ("/banyan.v1.AdapterService/DeleteAlias", rule(Needs::TenantAdmin)),
 ];
 
+/// Every HTTP route, by method and path, and the RPC that it is another way to call: it has that one's rule.
+pub const HTTP_ROUTES: &[(&str, &str, &str)] = &[
+    ("POST", "/v1/chat/completions", "/banyan.v1.InferenceService/Generate"),
+    ("POST", "/v1/completions", "/banyan.v1.InferenceService/Generate"),
+    ("GET", "/v1/models", "/banyan.v1.InferenceService/ListModels"),
+    ("GET", "/v1/models/{*model}", "/banyan.v1.InferenceService/GetModel"),
+];
+
+/// The RPC behind an HTTP route; none means that nobody may call it.
+pub fn rpc_of(method: &str, route: &str) -> Option<&'static str> {
+    HTTP_ROUTES.iter().find(|known| (known.0, known.1) == (method, route)).map(|known| known.2)
+}
+
 /// The rule of an RPC; none means that nobody may call it.
 pub fn rule_of(path: &str) -> Result<Rule, Fault> {
     let known = RULES.iter().find(|(known, _)| *known == path).map(|(_, rule)| *rule);

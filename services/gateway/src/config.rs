@@ -30,9 +30,11 @@ pub struct GatewayConfig {
     pub admin_listen: ListenConfig,
     pub tenant_limits: Limits,
     pub calls: CallsConfig,
+    pub http: HttpConfig,
     pub auth: AuthConfig,
     pub limits: LimitsConfig,
     pub generate: GenerateConfig,
+    pub idempotency: IdempotencyConfig,
     pub usage: UsageConfig,
     pub prices: PricesConfig,
     pub workers: WorkersConfig,
@@ -47,6 +49,13 @@ pub struct CallsConfig {
     pub message_bytes_max: usize,
     pub deadline_ms: u64,
     pub deadline_margin_ms: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpConfig {
+    pub body_read_ms: u64,
+    pub allowed_origins: Vec<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -82,6 +91,18 @@ pub struct GenerateConfig {
     pub input_bytes_max: usize,
     pub messages_max: usize,
     pub response_format_bytes_max: usize,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdempotencyConfig {
+    pub window_ms: u64,
+    pub claim_ms: u64,
+    pub renew_ms: u64,
+    pub poll_ms: u64,
+    pub running_max: usize,
+    pub answer_bytes_max: usize,
+    pub sweep_interval_ms: u64,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -141,6 +162,7 @@ impl Validate for GatewayConfig {
             (!self.registry.is_empty(), "registry: must say where adapters are kept"),
             (!self.workers.urls.is_empty(), "workers.urls: must name at least one worker"),
             (self.limits.renew_ms < self.limits.lease_ms, "limits.renew_ms: must be less than lease_ms"),
+            (self.idempotency.renew_ms < self.idempotency.claim_ms, "idempotency.renew_ms: must be less than claim_ms"),
             (
                 self.generate.max_tokens_default <= self.generate.max_tokens_max,
                 "generate.max_tokens_default: must be at most max_tokens_max",
@@ -167,6 +189,7 @@ impl Validate for GatewayConfig {
             ("tenant_limits.adapter_rank_max", limits.adapter_rank_max.into()),
             ("calls.message_bytes_max", self.calls.message_bytes_max as u64),
             ("calls.deadline_ms", self.calls.deadline_ms),
+            ("http.body_read_ms", self.http.body_read_ms),
             ("auth.cache_max", self.auth.cache_max as u64),
             ("limits.redis_timeout_ms", self.limits.redis_timeout_ms),
             ("limits.breaker_failures_max", self.limits.breaker_failures_max.into()),
@@ -182,6 +205,12 @@ impl Validate for GatewayConfig {
             ("generate.input_bytes_max", self.generate.input_bytes_max as u64),
             ("generate.messages_max", self.generate.messages_max as u64),
             ("generate.response_format_bytes_max", self.generate.response_format_bytes_max as u64),
+            ("idempotency.window_ms", self.idempotency.window_ms),
+            ("idempotency.renew_ms", self.idempotency.renew_ms),
+            ("idempotency.poll_ms", self.idempotency.poll_ms),
+            ("idempotency.running_max", self.idempotency.running_max as u64),
+            ("idempotency.answer_bytes_max", self.idempotency.answer_bytes_max as u64),
+            ("idempotency.sweep_interval_ms", self.idempotency.sweep_interval_ms),
             ("usage.queue_max", self.usage.queue_max as u64),
             ("usage.writers_max", self.usage.writers_max as u64),
             ("usage.batch_max", self.usage.batch_max as u64),
@@ -203,9 +232,23 @@ impl Validate for GatewayConfig {
             ("uploads.sweep_interval_ms", self.uploads.sweep_interval_ms),
         ];
         let zeros = positive.into_iter().filter(|(_, value)| *value == 0);
+        let origins = self.http.allowed_origins.iter().filter(|origin| !is_origin(origin));
+        faults.extend(
+            origins
+                .map(|origin| format!("http.allowed_origins: `{origin}` is not scheme://host or scheme://host:port")),
+        );
         faults.extend(zeros.map(|(key, _)| format!("{key}: must be at least 1")));
         faults
     }
+}
+
+/// As browsers send it (<https://fetch.spec.whatwg.org/#origin-header>).
+fn is_origin(text: &str) -> bool {
+    text.split_once("://").is_some_and(|(scheme, host)| {
+        matches!(scheme, "http" | "https")
+            && !host.is_empty()
+            && host.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b'?' | b'#' | b'*' | b'@'))
+    })
 }
 
 #[cfg(test)]

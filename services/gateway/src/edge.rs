@@ -26,7 +26,12 @@ where
     act(session, request.into_inner()).await.map(Response::new).map_err(|fault| refuse(&fault, id))
 }
 
-pub fn refuse(fault: &Fault, id: RequestId) -> Status {
+/// Once for each refusal, where it leaves.
+pub fn log_refusal(fault: &Fault) {
     tracing::info!(reason = fault.reason.as_str(), "refused");
+}
+
+pub fn refuse(fault: &Fault, id: RequestId) -> Status {
+    log_refusal(fault);
     status_of(fault, &id.to_string())
 }

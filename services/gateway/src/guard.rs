@@ -74,6 +74,59 @@ impl Guard {
         Ok(Session { id, identity, arrived, deadline })
     }
 
+    /// Lets a call through to `service`, or refuses it in its protocol's words. `rpc` is whose rule it has; what is in no
+    /// table may be called by nobody.
+    pub async fn pass<B, R, F>(
+        &self,
+        rpc: &str,
+        mut request: Request<B>,
+        refuse: impl FnOnce(&Fault, RequestId) -> Response<R>,
+        service: impl FnOnce(Request<B>) -> F,
+    ) -> Response<R>
+    where
+        F: Future<Output = Response<R>>,
+    {
+        let id = RequestId::new(Uuid::now_v7());
+        let span = tracing::info_span!(
+            "call",
+            rpc.method = rpc.rsplit('/').next(),
+            request_id = %id,
+            client_request_id = client_id(request.headers()),
+            tenant = tracing::field::Empty,
+        );
+        trace_context::follow(&span, &MetadataMap::from_headers(request.headers().clone()));
+        async move {
+            let admitted = self.admit(id, rpc, request.headers()).instrument(tracing::info_span!("auth")).await;
+            let answer = match admitted {
+                Ok(session) => {
+                    if let domain::Caller::Tenant { slug, .. } = &session.identity.caller {
+                        tracing::Span::current().record("tenant", slug.as_str());
+                    }
+                    let deadline = session.deadline;
+                    request.headers_mut().remove("authorization");
+                    request.extensions_mut().insert(session);
+                    let called = deadline.bound(async { Ok(service(request).await) });
+                    tokio::select! {
+                        biased;
+                        called = called => called,
+                        () = self.stop.cancelled() => Err(Fault::new(Reason::ShuttingDown, "the gateway is stopping")),
+                    }
+                }
+                Err(fault) => Err(fault),
+            };
+            let mut response = answer.unwrap_or_else(|fault| {
+                tracing::info!(reason = fault.reason.as_str(), "refused");
+                refuse(&fault, id)
+            });
+            if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
+                response.headers_mut().insert(REQUEST_ID, value);
+            }
+            response
+        }
+        .instrument(span)
+        .await
+    }
+
     fn deadline(&self, rule: Rule, headers: &HeaderMap) -> Result<Deadline, Fault> {
         let (default, most) = match rule.time {
             Time::Short => (self.config.calls.deadline_ms, self.config.calls.deadline_ms),
@@ -108,53 +161,22 @@ where
         self.service.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
         // The service that was polled ready goes with the call, its clone stays.
         let clone = self.service.clone();
         let mut service = std::mem::replace(&mut self.service, clone);
         let guard = self.guard.clone();
-        let id = RequestId::new(Uuid::now_v7());
-        let span = tracing::info_span!(
-            "call",
-            rpc.method = request.uri().path().rsplit('/').next(),
-            request_id = %id,
-            client_request_id = client_id(request.headers()),
-            tenant = tracing::field::Empty,
-        );
-        trace_context::follow(&span, &MetadataMap::from_headers(request.headers().clone()));
         async move {
             let path = request.uri().path().to_owned();
-            let admitted = guard.admit(id, &path, request.headers()).instrument(tracing::info_span!("auth")).await;
-            let answer = match admitted {
-                Ok(session) => {
-                    if let domain::Caller::Tenant { slug, .. } = &session.identity.caller {
-                        tracing::Span::current().record("tenant", slug.as_str());
-                    }
-                    let deadline = session.deadline;
-                    request.headers_mut().remove("authorization");
-                    request.extensions_mut().insert(session);
-                    let called = deadline.bound(async { Ok(service.call(request).await) });
-                    tokio::select! {
-                        biased;
-                        called = called => called,
-                        () = guard.stop.cancelled() => Err(Fault::new(Reason::ShuttingDown, "the gateway is stopping")),
-                    }
-                }
-                Err(fault) => Err(fault),
-            };
-            let mut response = match answer {
-                Ok(Ok(response)) => response,
-                Err(fault) => {
-                    tracing::info!(reason = fault.reason.as_str(), "refused");
-                    status_of(&fault, &id.to_string()).into_http()
+            let refuse = |fault: &Fault, id: RequestId| status_of(fault, &id.to_string()).into_http();
+            let call = |request| async move {
+                match service.call(request).await {
+                    Ok(response) => response,
+                    Err(never) => match never {},
                 }
             };
-            if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
-                response.headers_mut().insert(REQUEST_ID, value);
-            }
-            Ok(response)
+            Ok(guard.pass(&path, request, refuse, call).await)
         }
-        .instrument(span)
         .boxed()
     }
 }

@@ -15,6 +15,7 @@ use crate::{
     guard::Session,
     models::{PinnedModel, tenant_of},
     parse,
+    repeats::{Answering, Repeats},
     store_fault::StoreFault as _,
     workers::{Finished, Step, Workers},
 };
@@ -24,17 +25,33 @@ const ADAPTERS_FROM: &str = "a";
 
 pub struct Inference {
     generator: Generator,
+    repeats: Repeats,
     store: Store,
     workers: Workers,
 }
 
 impl Inference {
-    pub const fn new(generator: Generator, store: Store, workers: Workers) -> Self {
-        Self { generator, store, workers }
+    pub const fn new(generator: Generator, repeats: Repeats, store: Store, workers: Workers) -> Self {
+        Self { generator, repeats, store, workers }
+    }
+
+    /// Checks a request and begins its answer.
+    pub async fn begin(&self, session: Session, request: v1::GenerateRequest) -> Result<Answering, Fault> {
+        let started = async {
+            let request = parse::generate(request, &self.generator.config.generate, rand::random)?;
+            self.repeats.answer(&self.generator, session, request).await
+        };
+        started.await.inspect_err(|fault| self.generator.metrics.refused(fault))
+    }
+
+    pub async fn model(&self, session: &Session, name: &str) -> Result<v1::Model, Fault> {
+        let name: ModelName = parse::name("name", name)?;
+        let model = self.generator.models.resolve(&session.identity, &name).await?;
+        Ok(wire_model(&name, &model))
     }
 
     /// The base comes first, then the adapters by name.
-    async fn models(&self, session: &Session, page: Page) -> Result<v1::ListModelsResponse, Fault> {
+    pub async fn models(&self, session: &Session, page: Page) -> Result<v1::ListModelsResponse, Fault> {
         let (tenant, _) = tenant_of(&session.identity)?;
         let base = self.workers.base()?;
         let mut models = Vec::new();
@@ -85,17 +102,10 @@ impl InferenceService for Inference {
     async fn generate(&self, request: Request<v1::GenerateRequest>) -> Result<Response<Self::GenerateStream>, Status> {
         let session = session(request.extensions())?;
         let id = session.id;
-        let started = async {
-            let request = parse::generate(request.into_inner(), &self.generator.config.generate, rand::random)?;
-            let seed = request.sampling.seed;
-            Ok((self.generator.generate(session, request).await?, seed))
-        };
-        let (steps, seed) = started.await.map_err(|fault: Fault| {
-            self.generator.metrics.refused(&fault);
-            refuse(&fault, id)
-        })?;
-        let messages = steps.map(move |step| match step {
-            Ok(step) => Ok(wire_step(step, id, seed)),
+        let begun = self.begin(session, request.into_inner()).await.map_err(|fault| refuse(&fault, id))?;
+        let (run, seed) = (begun.id, begun.seed);
+        let messages = begun.steps.map(move |step| match step {
+            Ok(step) => Ok(wire_step(step, run, seed)),
             Err(fault) => Err(refuse(&fault, id)),
         });
         Ok(Response::new(messages.boxed()))
@@ -124,12 +134,7 @@ impl InferenceService for Inference {
     }
 
     async fn get_model(&self, request: Request<v1::GetModelRequest>) -> Result<Response<v1::Model>, Status> {
-        answer(request, |session, message| async move {
-            let name: ModelName = parse::name("name", &message.name)?;
-            let model = self.generator.models.resolve(&session.identity, &name).await?;
-            Ok(wire_model(&name, &model))
-        })
-        .await
+        answer(request, |session, message| async move { self.model(&session, &message.name).await }).await
     }
 }
 
@@ -144,7 +149,7 @@ fn wire_model(name: &ModelName, model: &PinnedModel) -> v1::Model {
     }
 }
 
-fn wire_step(step: Step, id: RequestId, seed: u64) -> v1::GenerateResponse {
+pub fn wire_step(step: Step, id: RequestId, seed: u64) -> v1::GenerateResponse {
     v1::GenerateResponse {
         text: step.text,
         tokens: step.tokens,

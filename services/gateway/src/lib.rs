@@ -1,7 +1,7 @@
 //! The gateway: the public door (inference) and the admin door, in front of PostgreSQL, Redis, the adapter registry and
 //! the workers. It holds no model and computes nothing.
 //!
-//! The way of a request: [`guard`] (who, may they, until when) → an edge ([`inference`], [`admin`]) with `parse` →
+//! The way of a request: [`guard`] (who, may they, until when) → an edge ([`inference`], [`openai`], [`admin`]) with `parse` →
 //! [`generate`] *the story*: resolve · tokenize · reserve · pick · relay · settle.
 
 pub mod access;
@@ -18,9 +18,12 @@ pub mod limits;
 mod meter;
 mod metrics;
 mod models;
+mod openai;
 mod parse;
 mod prices;
+mod public;
 mod relay;
+mod repeats;
 mod start;
 mod store_fault;
 mod sweeper;
@@ -30,7 +33,7 @@ mod workers;
 
 pub use auth::KeyHasher;
 pub use config::{
-    AuthConfig, CallsConfig, DEFAULTS, ENV_PREFIX, GatewayConfig, GenerateConfig, LimitsConfig, PricesConfig,
-    UploadsConfig, UsageConfig, WorkersConfig,
+    AuthConfig, CallsConfig, DEFAULTS, ENV_PREFIX, GatewayConfig, GenerateConfig, HttpConfig, IdempotencyConfig,
+    LimitsConfig, PricesConfig, UploadsConfig, UsageConfig, WorkersConfig,
 };
 pub use start::{Backends, Gateway, GatewayError, RunningGateway, run};

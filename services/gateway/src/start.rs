@@ -9,8 +9,8 @@ use chassis::{
 };
 use proto::v1::{
     adapter_service_server::AdapterServiceServer, api_key_service_server::ApiKeyServiceServer,
-    inference_service_server::InferenceServiceServer, plan_service_server::PlanServiceServer,
-    price_service_server::PriceServiceServer, tenant_service_server::TenantServiceServer,
+    plan_service_server::PlanServiceServer, price_service_server::PriceServiceServer,
+    tenant_service_server::TenantServiceServer,
 };
 use store::{Store, StoreError};
 use tokio::{sync::watch, task::JoinHandle};
@@ -26,6 +26,8 @@ use crate::{
     inference::Inference,
     limits::{self, Admission, LimitsUnavailable, RateLimits},
     prices::Prices,
+    public,
+    repeats::{self, Repeats},
     sweeper::Sweeper,
     uploads::Uploads,
     usage::UsageQueue,
@@ -79,7 +81,7 @@ impl Gateway {
     ) -> Result<RunningGateway, GatewayError> {
         let config = Arc::new(config);
         let Backends { store, limits, registry } = backends;
-        let inference_door = GrpcServer::bind(config.listen.clone()).await?;
+        let inference_door = GrpcServer::bind(config.listen.clone()).await?.with_http1();
         let admin_door = GrpcServer::bind(config.admin_listen.clone()).await?;
         let (inference_addr, admin_addr) = (inference_door.local_addr(), admin_door.local_addr());
 
@@ -92,6 +94,9 @@ impl Gateway {
         let (prices, pricing) = Prices::start(store.clone(), &config.prices, rest.clone());
         let sweep_interval = ms(config.uploads.sweep_interval_ms);
         let (sweeper, sweeping) = Sweeper::start(store.clone(), registry.clone(), sweep_interval, rest.clone());
+
+        let forget_interval = ms(config.idempotency.sweep_interval_ms);
+        let forgetting = tokio::spawn(repeats::sweep(store.clone(), forget_interval, rest.clone()));
 
         let authenticator = Arc::new(Authenticator::new(
             store.clone(),
@@ -111,10 +116,9 @@ impl Gateway {
             relays.clone(),
             calls.clone(),
         );
-        let inference = Inference::new(generator, store.clone(), workers.clone());
-        let inference =
-            InferenceServiceServer::new(inference).max_decoding_message_size(config.calls.message_bytes_max);
-        let inference = Routes::new(guard.before(inference));
+        let repeats = Repeats::new(store.clone(), &config.idempotency, relays.clone());
+        let inference = Inference::new(generator, repeats, store.clone(), workers.clone());
+        let inference = public::routes(Arc::new(inference), &guard, &config);
         let uploads = Uploads::new(registry, workers.clone(), sweeper.clone(), &config.uploads);
         let defaults = config.tenant_limits;
         let adapters = Adapters::new(store.clone(), uploads, sweeper.clone(), defaults);
@@ -147,7 +151,7 @@ impl Gateway {
             let ending = async {
                 relays.wait().await;
                 rest.cancel();
-                for task in [looking, errands, writing, pricing, sweeping, reporting] {
+                for task in [looking, errands, writing, pricing, sweeping, forgetting, reporting] {
                     task.await?;
                 }
                 Ok::<_, tokio::task::JoinError>(())

@@ -28,6 +28,7 @@ use crate::{
 };
 pub use answer::{Answer, Extender, Finished, Step};
 use peer::{Failure, Peer};
+pub use wire::step_of;
 
 /// Workers that may say that their queue is full before the request is refused.
 const FULL_MAX: usize = 2;

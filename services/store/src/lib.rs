@@ -40,7 +40,8 @@ pub use plans::{DEFAULT_PLAN, NewPlan, Plan, PlanFields};
 pub use platform::{DeleteTenant, Platform};
 pub use prices::{ListedPrice, NewPrice, PriceList, PricedModel};
 pub use tenant::{
-    Adapter, AdapterVersion, Alias, InsertedVersion, Model, NewVersion, ResolvedModel, TenantScope, UsedStock,
+    Adapter, AdapterVersion, Alias, Claimed, ClientRequest, InsertedVersion, Model, NewRun, NewVersion, ResolvedModel,
+    TenantScope, UsedStock,
 };
 pub use tenants::{NewTenant, Tenant, TenantFields};
 pub use usage::{FinishReason, Outcome, UsageRecord};

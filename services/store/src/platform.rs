@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::{
     Balances, BlobDeletion, LedgerEntry, ListedPrice, NewPlan, NewPrice, NewTenant, OpenHold, Page, PageOf, Plan,
     PlanFields, Posted, Precondition, PriceList, Resource, Store, StoreError, Tenant, TenantFields, UsageRecord, blobs,
-    connection::Scope, ledger, plans, prices, rows::ReadRow, tenants, usage,
+    connection::Scope, ledger, plans, prices, rows::ReadRow, tenant::client_requests, tenants, usage,
 };
 
 #[derive(Clone, Debug)]
@@ -308,6 +308,18 @@ impl Platform {
                 let finished = blobs::finish_deletion(&mut transaction, deletion).await?;
                 transaction.commit().await?;
                 Ok(finished)
+            })
+            .await
+    }
+
+    /// Forgets up to `limit` named requests whose window is over; says how many that were.
+    pub async fn delete_expired_client_requests(&self, limit: u32) -> Result<u64, StoreError> {
+        self.store
+            .bounded(async {
+                let mut transaction = self.store.begin(Scope::Platform).await?;
+                let deleted = client_requests::delete_expired(&mut transaction, limit).await?;
+                transaction.commit().await?;
+                Ok(deleted)
             })
             .await
     }

@@ -2,6 +2,7 @@
 
 mod adapters;
 mod aliases;
+pub(crate) mod client_requests;
 mod models;
 mod versions;
 
@@ -16,6 +17,7 @@ use crate::{
 
 pub use adapters::Adapter;
 pub use aliases::Alias;
+pub use client_requests::{Claimed, ClientRequest, NewRun};
 pub use models::{Model, ResolvedModel};
 pub use versions::{AdapterVersion, InsertedVersion, NewVersion};
 

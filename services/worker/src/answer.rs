@@ -144,6 +144,7 @@ fn token(token: engine::Token) -> v1::Token {
     let top = token.top.into_iter();
     v1::Token {
         id: token.id,
+        text: token.text,
         logprob: token.logprob,
         top_logprobs: top.map(|top| v1::TopLogprob { id: top.id, text: top.text, logprob: top.logprob }).collect(),
     }

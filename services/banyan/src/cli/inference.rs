@@ -50,6 +50,10 @@ pub struct GenerateArgs {
     #[arg(long, conflicts_with = "format")]
     pub ignore_eos: bool,
 
+    /// Your own name for this request: while it is remembered, the same request with it gets the same answer, billed once.
+    #[arg(long, value_name = "ID")]
+    pub client_request_id: Option<String>,
+
     /// Print token usage and the receipt (which weights made the answer) on standard error.
     #[arg(long, short)]
     pub verbose: bool,

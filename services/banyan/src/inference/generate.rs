@@ -57,6 +57,7 @@ fn request(args: &GenerateArgs) -> Result<GenerateRequest, Failure> {
         logprobs: args.logprobs,
         ignore_eos: args.ignore_eos,
         response_format: response_format(&args.format)?,
+        client_request_id: args.client_request_id.clone().unwrap_or_default(),
     })
 }
 

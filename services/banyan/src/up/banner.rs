@@ -45,7 +45,7 @@ impl Banner {
             None => format!("in {}", file.display()),
         };
         output::line(&format!(
-            "\nBanyan is up.\n\n  public  {endpoint}\n  admin   {admin_endpoint}\n  base    {base}\n  \
+            "\nBanyan is up.\n\n  public  {endpoint}\n  openai  {endpoint}/v1\n  admin   {admin_endpoint}\n  base    {base}\n  \
              models  {}\n  key     {key}\n\n{}\nCtrl-C stops it; running answers may finish first.",
             models.join(", "),
             self.commands(),

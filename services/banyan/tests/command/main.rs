@@ -2,6 +2,7 @@
 //! each test, exit codes and printed text.
 
 mod bench;
+mod clients;
 mod command;
 mod inspect;
 mod load;

@@ -1,10 +1,12 @@
 //! A generation request, checked. What depends on the model (vocabulary, context length) is not known here.
 
-use domain::{Fault, ModelName, ResponseFormat, Sampling};
+use domain::{ClientRequestId, Digest, Fault, ModelName, ResponseFormat, Sampling};
+use prost::Message as _;
 use proto::v1;
+use sha2::{Digest as _, Sha256};
 
 use super::Violations;
-use crate::config::GenerateConfig;
+use crate::{config::GenerateConfig, repeats::Name};
 
 const STOP_STRINGS_MAX: usize = 16;
 const STOP_BYTES_MAX: usize = 256;
@@ -24,6 +26,8 @@ pub struct GenerateRequest {
     pub logprobs: Option<u32>,
     pub ignore_eos: bool,
     pub response_format: Option<ResponseFormat>,
+    /// What the client calls it.
+    pub name: Option<Name>,
 }
 
 #[derive(Clone, Debug)]
@@ -36,11 +40,15 @@ pub enum Input {
 
 /// `draw` gives the seed when the request has none.
 pub fn generate(
-    wire: v1::GenerateRequest,
+    mut wire: v1::GenerateRequest,
     config: &GenerateConfig,
     draw: impl FnOnce() -> u64,
 ) -> Result<GenerateRequest, Fault> {
     let mut violations = Violations::default();
+    let client_request_id = std::mem::take(&mut wire.client_request_id);
+    let name = violations
+        .parse_optional("client_request_id", &client_request_id)
+        .map(|id: ClientRequestId| Name { id, fingerprint: fingerprint(&wire) });
     let model = violations.parse("model", &wire.model);
     let input = wire.input.map(|input| match input {
         v1::generate_request::Input::Prompt(text) => Input::Prompt(text),
@@ -69,8 +77,14 @@ pub fn generate(
         logprobs: wire.logprobs,
         ignore_eos: wire.ignore_eos,
         response_format: response_format.flatten(),
+        name,
     });
     violations.check(request)
+}
+
+/// Of all that the request asks for, as it was sent: without a seed that was drawn for it.
+fn fingerprint(wire: &v1::GenerateRequest) -> Digest {
+    Digest::new(Sha256::digest(wire.encode_to_vec()).into())
 }
 
 pub fn input(wire: v1::CountTokensRequest, config: &GenerateConfig) -> Result<(ModelName, Input), Fault> {
@@ -201,6 +215,7 @@ mod tests {
             response_format: Some(v1::ResponseFormat {
                 format: Some(v1::response_format::Format::JsonSchema("{".into())),
             }),
+            client_request_id: "not one".into(),
         };
         let fault = generate(wire, &config(), || 0).expect_err("all wrong");
         let fields: Vec<_> = fault
@@ -212,6 +227,7 @@ mod tests {
             })
             .collect();
         let expected = [
+            "client_request_id",
             "model",
             "chat.messages",
             "chat.messages[0].role",
@@ -246,6 +262,22 @@ mod tests {
             let fault = parse(format).expect_err("wrong");
             assert!(matches!(&fault.details[..], [Detail::Violation { field, .. }] if field == "response_format"));
         }
+    }
+
+    #[test]
+    fn a_fingerprint_is_of_all_that_is_asked_for_and_of_nothing_else() {
+        let wire = |id: &str, seed| v1::GenerateRequest {
+            model: "base".into(),
+            input: Some(v1::generate_request::Input::Prompt("a".into())),
+            sampling: Some(v1::Sampling { seed, ..v1::Sampling::default() }),
+            client_request_id: id.into(),
+            ..v1::GenerateRequest::default()
+        };
+        let name = |wire, drawn| generate(wire, &config(), || drawn).expect("fine").name;
+        let fingerprint = |wire, drawn| name(wire, drawn).map(|name| name.fingerprint);
+        assert_eq!(name(wire("", None), 1), None);
+        assert_eq!(fingerprint(wire("a", None), 1), fingerprint(wire("b", None), 2));
+        assert_ne!(fingerprint(wire("a", None), 1), fingerprint(wire("a", Some(1)), 1));
     }
 
     #[test]

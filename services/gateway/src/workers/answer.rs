@@ -14,7 +14,7 @@ use super::{
 use crate::{deadline::Deadline, meter::Counted};
 
 /// What one message of a worker says.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Step {
     pub text: String,
     /// As they go on to the client.
@@ -23,7 +23,7 @@ pub struct Step {
     pub finished: Option<Finished>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Finished {
     pub reason: FinishReason,
     pub used: Counted,

@@ -72,6 +72,23 @@ pub fn step(step: wire::GenerateResponse) -> Result<Step, Failure> {
     Ok(Step { text: step.text, tokens: step.tokens, finished })
 }
 
+/// A step that was once told to a client, read back.
+pub fn step_of(told: v1::GenerateResponse) -> Option<Step> {
+    let finish = told.finish?;
+    let receipt = finish.receipt?;
+    let of_worker = wire::WorkerFinish {
+        reason: finish.reason,
+        usage: finish.usage,
+        base_digest: receipt.base_digest,
+        adapter_digest: receipt.adapter_digest,
+        worker: receipt.worker,
+    };
+    let whole = wire::GenerateResponse { text: told.text, tokens: told.tokens, finish: Some(of_worker) };
+    let mut step = step(whole).ok()?;
+    step.finished.as_mut()?.limits = finish.limits;
+    Some(step)
+}
+
 fn finished(finish: wire::WorkerFinish) -> Result<Finished, Failure> {
     let nonsense = |cause: &str| Failure::Gone { cause: cause.to_owned(), unwell: false };
     let reason = match v1::FinishReason::try_from(finish.reason) {

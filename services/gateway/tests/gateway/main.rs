@@ -1,13 +1,17 @@
-//! The gateway over gRPC, on real PostgreSQL. Workers are scripted: they are the one fake, and the wire is the seam.
+//! The gateway over gRPC and HTTP, on real PostgreSQL. Workers are scripted: they are the one fake, and the wire is the seam.
 
 mod admin;
 mod auth;
 mod fake_worker;
 mod generate;
 mod grants;
+mod http;
 mod isolation;
 mod limits;
+mod openai;
 mod platform;
 mod prices;
+mod repeats;
 mod scopes;
 mod uploads;
+mod web;

@@ -8,7 +8,7 @@ use crate::{
     suite::{self, adapter, digest, push, tenant},
 };
 
-const TABLES: [&str; 9] = [
+const TABLES: [&str; 10] = [
     "tenants",
     "api_keys",
     "adapters",
@@ -18,6 +18,7 @@ const TABLES: [&str; 9] = [
     "usage_records",
     "ledger_entries",
     "ledger_open",
+    "client_requests",
 ];
 
 /// A database with two tenants that have a row in every table, and a connection of the service.
@@ -37,8 +38,10 @@ async fn two_tenants() -> (Database, TenantScope, TenantScope, PgConnection) {
             methods: None,
             expires_at: None,
         };
-        own.create_api_key(new).await.expect("create a key");
         database.store.platform().post(uuid::Uuid::nil(), &requests(own)).await.expect("record");
+        let key = own.create_api_key(new).await.expect("create a key").id;
+        let named = store::ClientRequest { key, id: "order-17".parse().expect("an id") };
+        own.claim_client_request(&named, suite::new_run()).await.expect("claim");
     }
     let connection = PgConnection::connect(&database.service_url).await.expect("connect");
     (database, ours, theirs, connection)
@@ -125,6 +128,8 @@ async fn a_tenant_changes_none_of_anothers_rows() {
         format!("delete from aliases where tenant_id = '{id}'"),
         format!("delete from adapter_versions where tenant_id = '{id}'"),
         format!("delete from adapters where tenant_id = '{id}'"),
+        format!("update client_requests set answer = '' where tenant_id = '{id}'"),
+        format!("delete from client_requests where tenant_id = '{id}'"),
     ] {
         let mut transaction = as_tenant(&mut connection, &ours).await;
         assert_eq!(try_execute(&mut transaction, &sql).await.expect("runs and finds nothing"), 0, "{sql}");
@@ -180,6 +185,15 @@ async fn a_tenant_may_not_touch_what_only_the_platform_may() {
     ] {
         let mut transaction = as_tenant(&mut connection, &ours).await;
         assert_eq!(code(try_execute(&mut transaction, sql).await), "42501", "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn the_platform_forgets_answers_and_cannot_read_them() {
+    let (_database, _, _, mut connection) = two_tenants().await;
+    connection.execute("set role banyan_platform").await.expect("take the role");
+    for sql in ["select answer from client_requests", "update client_requests set answer = ''"] {
+        assert_eq!(code(try_execute(&mut connection, sql).await), "42501", "{sql}");
     }
 }
 

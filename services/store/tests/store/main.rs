@@ -44,6 +44,8 @@ on_postgres!(
     a_request_ends_once_whoever_says_it_first,
     sums_come_out_of_the_ledger_exactly,
     requests_without_an_end_are_found_by_their_gateway_and_deadline,
+    a_named_request_has_one_run_until_it_is_answered_released_or_dead,
+    a_named_request_is_forgotten_with_its_window_and_its_key,
     values_that_the_schema_refuses_are_called_by_name,
 );
 

@@ -5,6 +5,8 @@
 mod adapters;
 #[path = "suite/blobs.rs"]
 mod blobs;
+#[path = "suite/client_requests.rs"]
+mod client_requests;
 #[path = "suite/ledger.rs"]
 mod ledger;
 #[path = "suite/plans.rs"]
@@ -23,6 +25,7 @@ use uuid::Uuid;
 
 pub use adapters::*;
 pub use blobs::*;
+pub use client_requests::*;
 pub use ledger::*;
 pub use plans::*;
 pub use prices::*;
@@ -59,6 +62,8 @@ pub async fn all(store: &Store) {
     a_request_ends_once_whoever_says_it_first(store).await;
     sums_come_out_of_the_ledger_exactly(store).await;
     requests_without_an_end_are_found_by_their_gateway_and_deadline(store).await;
+    a_named_request_has_one_run_until_it_is_answered_released_or_dead(store).await;
+    a_named_request_is_forgotten_with_its_window_and_its_key(store).await;
     values_that_the_schema_refuses_are_called_by_name(store).await;
 }
 
