@@ -40,7 +40,7 @@ grant select, insert on prices to banyan_platform;
 
 -- One `reserved` entry for each request that was let through, before it ran, and one that ends it:
 --
---   reserved   the most that the request can cost is held
+--   reserved   what the limits charged for its beginning is held
 --   posted     it is released, and what was used is charged
 --   voided     it is released: nothing ran
 --   expired    it is released: nobody knows what ran, so nothing is charged

@@ -1,14 +1,18 @@
-//! The verbs that manage plans, prices, tenants, keys and adapters: thin clients of the admin services.
+//! The verbs that manage plans, prices, tenants, keys and adapters, and read the ledger: thin clients of the admin services.
 
 mod adapter;
 mod key;
+mod ledger;
 mod limits;
 mod plan;
 mod price;
 mod tenant;
+mod usage;
 
 pub use adapter::adapter;
 pub use key::key;
+pub use ledger::ledger;
 pub use plan::plan;
 pub use price::price;
 pub use tenant::tenant;
+pub use usage::{invoice, usage};

@@ -4,6 +4,7 @@ mod admin;
 mod bench;
 mod connection;
 mod inference;
+mod ledger;
 mod load;
 mod local;
 mod price;
@@ -19,6 +20,7 @@ pub use bench::{
 };
 pub use connection::{ConnectionArgs, DataArgs};
 pub use inference::{ChatArgs, FormatArgs, GenerateArgs, ModelsArgs, SamplingArgs};
+pub use ledger::{GroupByArg, InvoiceArgs, InvoiceFormatArg, LedgerArgs, LedgerVerb, UsageArgs};
 pub use load::{LoadArgs, LoadCase};
 pub use local::{DtypeArg, InspectArgs, ScoreArgs};
 pub use price::{PriceArgs, PriceVerb, TokenPriceArgs};
@@ -75,6 +77,12 @@ pub enum Verb {
     Plan(PlanArgs),
     /// Set and list what tokens cost.
     Price(PriceArgs),
+    /// Sum what a tenant has used and what it cost, by day, month, model or key.
+    Usage(UsageArgs),
+    /// Print a tenant's invoice for a month.
+    Invoice(InvoiceArgs),
+    /// List the ledger's entries, and compare it with everything that counts beside it.
+    Ledger(LedgerArgs),
     /// Create, list, show, change and delete tenants.
     Tenant(TenantArgs),
     /// Create, list, show and revoke API keys.

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use proto::v1::{
     adapter_service_client::AdapterServiceClient, api_key_service_client::ApiKeyServiceClient,
-    inference_service_client::InferenceServiceClient, plan_service_client::PlanServiceClient,
-    price_service_client::PriceServiceClient, tenant_service_client::TenantServiceClient,
+    inference_service_client::InferenceServiceClient, ledger_service_client::LedgerServiceClient,
+    plan_service_client::PlanServiceClient, price_service_client::PriceServiceClient,
+    tenant_service_client::TenantServiceClient,
 };
 use tonic::{
     Request, Status,
@@ -75,6 +76,10 @@ impl Admin {
 
     pub fn plans(&self) -> PlanServiceClient<Connection> {
         PlanServiceClient::new(self.connection.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    pub fn ledger(&self) -> LedgerServiceClient<Connection> {
+        LedgerServiceClient::new(self.connection.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     pub fn prices(&self) -> PriceServiceClient<Connection> {

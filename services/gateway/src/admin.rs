@@ -2,6 +2,7 @@
 
 mod adapters;
 mod api_keys;
+mod ledger;
 mod mask;
 mod plans;
 mod prices;
@@ -12,6 +13,7 @@ use store::{Store, TenantScope};
 
 pub use adapters::Adapters;
 pub use api_keys::ApiKeys;
+pub use ledger::Ledgers;
 pub use plans::Plans;
 pub use prices::Prices;
 pub use tenants::Tenants;

@@ -35,7 +35,7 @@ pub struct GatewayConfig {
     pub limits: LimitsConfig,
     pub generate: GenerateConfig,
     pub idempotency: IdempotencyConfig,
-    pub usage: UsageConfig,
+    pub ledger: LedgerConfig,
     pub prices: PricesConfig,
     pub workers: WorkersConfig,
     pub uploads: UploadsConfig,
@@ -107,12 +107,19 @@ pub struct IdempotencyConfig {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct UsageConfig {
-    pub queue_max: usize,
-    pub writers_max: usize,
+pub struct LedgerConfig {
+    pub dir: String,
+    pub requests_max: usize,
+    pub segment_bytes: u64,
+    pub bytes_max: u64,
     pub batch_max: usize,
-    pub write_wait_ms: u64,
+    pub ship_interval_ms: u64,
+    pub ship_wait_ms: u64,
+    pub sync_wait_ms: u64,
     pub retry_ms: u64,
+    pub sweep_interval_ms: u64,
+    pub grace_ms: u64,
+    pub orphan_ms: u64,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -161,6 +168,13 @@ impl Validate for GatewayConfig {
             (set(&self.postgres), "postgres: must be the URL of the database"),
             (!self.registry.is_empty(), "registry: must say where adapters are kept"),
             (!self.workers.urls.is_empty(), "workers.urls: must name at least one worker"),
+            (!self.ledger.dir.is_empty(), "ledger.dir: must be a folder on a local disk, for this gateway alone"),
+            (self.ledger.segment_bytes >= 1 << 20, "ledger.segment_bytes: must be at least 1 MiB"),
+            (
+                self.ledger.bytes_max / 4 >= self.ledger.segment_bytes,
+                "ledger.bytes_max: must be at least four times segment_bytes",
+            ),
+            (self.ledger.orphan_ms >= self.ledger.grace_ms, "ledger.orphan_ms: must be at least grace_ms"),
             (self.limits.renew_ms < self.limits.lease_ms, "limits.renew_ms: must be less than lease_ms"),
             (self.idempotency.renew_ms < self.idempotency.claim_ms, "idempotency.renew_ms: must be less than claim_ms"),
             (
@@ -211,11 +225,14 @@ impl Validate for GatewayConfig {
             ("idempotency.running_max", self.idempotency.running_max as u64),
             ("idempotency.answer_bytes_max", self.idempotency.answer_bytes_max as u64),
             ("idempotency.sweep_interval_ms", self.idempotency.sweep_interval_ms),
-            ("usage.queue_max", self.usage.queue_max as u64),
-            ("usage.writers_max", self.usage.writers_max as u64),
-            ("usage.batch_max", self.usage.batch_max as u64),
-            ("usage.write_wait_ms", self.usage.write_wait_ms),
-            ("usage.retry_ms", self.usage.retry_ms),
+            ("ledger.requests_max", self.ledger.requests_max as u64),
+            ("ledger.batch_max", self.ledger.batch_max as u64),
+            ("ledger.ship_interval_ms", self.ledger.ship_interval_ms),
+            ("ledger.ship_wait_ms", self.ledger.ship_wait_ms),
+            ("ledger.sync_wait_ms", self.ledger.sync_wait_ms),
+            ("ledger.retry_ms", self.ledger.retry_ms),
+            ("ledger.sweep_interval_ms", self.ledger.sweep_interval_ms),
+            ("ledger.grace_ms", self.ledger.grace_ms),
             ("prices.refresh_ms", self.prices.refresh_ms),
             ("prices.stale_max_ms", self.prices.stale_max_ms),
             ("prices.tenants_max", self.prices.tenants_max as u64),
@@ -261,9 +278,9 @@ mod tests {
             let table = text.parse().expect("toml");
             chassis::config::load::<GatewayConfig>(DEFAULTS, None, "BANYAN_GATEWAY_TEST_NONE_", &table)
         };
-        assert_eq!(load("").expect_err("incomplete").faults.len(), 6);
+        assert_eq!(load("").expect_err("incomplete").faults.len(), 7);
         let complete = "operator_token = 'o'\nkey_pepper = 'p'\ncluster_token = 'c'\npostgres = 'postgres://x'\n\
-                        registry = 'r'\n[workers]\nurls = ['http://127.0.0.1:1']\n";
+                        registry = 'r'\n[ledger]\ndir = 'l'\n[workers]\nurls = ['http://127.0.0.1:1']\n";
         let config = load(complete).expect("complete");
         assert_eq!(config.tenant_limits, Limits::default(), "defaults.toml and the code agree");
         let dumped = chassis::config::dump(&config);

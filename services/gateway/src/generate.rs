@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use domain::{Detail, Fault, ModelName, Price, Reason, TenantId};
-use store::Store;
+use store::{Hold, Store};
+use time::OffsetDateTime;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument as _, info_span};
 
@@ -14,14 +15,14 @@ use crate::{
     auth::Identity,
     config::{GatewayConfig, ms},
     guard::Session,
+    ledger::Ledger,
     limits::{Admission, Ask, Lease, Reservation},
-    meter::{Meter, Subject},
+    meter::Meter,
     metrics::Metrics,
     models::{Models, PinnedModel, tenant_of},
     parse::{GenerateRequest, Input},
     prices::Prices,
     relay::{self, Allowance, Grants, Relayed},
-    usage::UsageQueue,
     workers::{Job, Workers},
 };
 
@@ -31,7 +32,7 @@ pub struct Generator {
     pub models: Models,
     admission: Admission,
     workers: Workers,
-    usage: UsageQueue,
+    ledger: Ledger,
     pub prices: Prices,
     pub metrics: Metrics,
     pub config: Arc<GatewayConfig>,
@@ -44,36 +45,31 @@ impl Generator {
         store: Store,
         admission: Admission,
         workers: Workers,
-        usage: UsageQueue,
+        ledger: Ledger,
         prices: Prices,
         config: Arc<GatewayConfig>,
         relays: TaskTracker,
         stop: CancellationToken,
     ) -> Self {
         let models = Models::new(store, workers.clone());
-        Self { models, admission, workers, usage, prices, metrics: Metrics::default(), config, relays, stop }
+        Self { models, admission, workers, ledger, prices, metrics: Metrics::default(), config, relays, stop }
     }
 
     /// Ends when the first step of the answer is there; the rest is relayed by a task of its own.
     pub async fn generate(&self, session: Session, request: GenerateRequest) -> Result<Relayed, Fault> {
-        let (tenant, key) = tenant_of(&session.identity)?;
+        let (tenant, _) = tenant_of(&session.identity)?;
         let model = self.models.resolve(&session.identity, &request.model).instrument(info_span!("resolve")).await?;
         let prompt = self.workers.tokenize(&request.input, session.id, session.deadline).await?;
         let max_tokens = self.fit(prompt.len(), request.max_tokens, model.base.context_length)?;
         let price = self.prices.of(tenant, &request.model).await?;
-        let place = self.usage.place()?;
+        let place = self.ledger.place()?;
         let reserving = self.reserve(&session, prompt.len(), max_tokens, price).instrument(info_span!("reserve"));
         let reservation = reserving.await?;
-        let subject = Subject {
-            key,
-            model: &request.model,
-            adapter: model.pin.map(|pin| pin.digest),
-            base: model.base.digest,
-            prompt_tokens: prompt.len() as u64,
-            price,
-        };
+        let hold = self.hold(&session, &request.model, &model, &reservation, price, (prompt.len(), max_tokens))?;
+        let record = hold.record();
+        let open = place.begin(hold).instrument(info_span!("log")).await?;
         let (lease, granted) = (reservation.lease().clone(), reservation.granted());
-        let mut meter = Meter::start(tenant, &session, &subject, reservation, place, self.metrics.clone());
+        let mut meter = Meter::start(&session, record, price, reservation, open, self.metrics.clone());
         let job = job(tenant, &session, &model, prompt, Tokens { max_tokens, granted }, request);
         let picking = self
             .workers
@@ -140,6 +136,34 @@ impl Generator {
         self.admission.reserve(ask).await
     }
 
+    /// What the ledger holds for the request until it ends.
+    fn hold(
+        &self,
+        session: &Session,
+        name: &ModelName,
+        model: &PinnedModel,
+        reservation: &Reservation,
+        price: Price,
+        (prompt, answer): (usize, u32),
+    ) -> Result<Hold, Fault> {
+        let (tenant, api_key) = tenant_of(&session.identity)?;
+        let ends_within = session.deadline.left() + ms(self.config.ledger.sync_wait_ms);
+        Ok(Hold {
+            tenant,
+            request: session.id,
+            api_key,
+            model: name.to_string(),
+            adapter_digest: model.pin.map(|pin| pin.digest),
+            base_digest: model.base.digest,
+            at: reservation.at(),
+            deadline: OffsetDateTime::now_utc() + ends_within,
+            price,
+            prompt_tokens: prompt as u64,
+            answer_tokens_max: answer.into(),
+            held: reservation.cost(),
+        })
+    }
+
     fn relay(
         &self,
         answer: crate::workers::Answer,
@@ -159,7 +183,7 @@ impl Generator {
             adapter: job.pin.map(|pin| pin.digest),
             deadline: session.deadline,
             renew: ms(self.config.limits.renew_ms),
-            write_wait: ms(self.config.usage.write_wait_ms),
+            write_wait: ms(self.config.ledger.sync_wait_ms),
             buffer: self.config.generate.stream_buffer_max,
         };
         let (relaying, relayed) = relay::relay(answer, meter, grants, terms, self.stop.clone());

@@ -14,6 +14,7 @@ mod generate;
 mod guard;
 mod inbox;
 mod inference;
+mod ledger;
 pub mod limits;
 mod meter;
 mod metrics;
@@ -22,18 +23,18 @@ mod openai;
 mod parse;
 mod prices;
 mod public;
+mod reconcile;
 mod relay;
 mod repeats;
 mod start;
 mod store_fault;
 mod sweeper;
 mod uploads;
-mod usage;
 mod workers;
 
 pub use auth::KeyHasher;
 pub use config::{
     AuthConfig, CallsConfig, DEFAULTS, ENV_PREFIX, GatewayConfig, GenerateConfig, HttpConfig, IdempotencyConfig,
-    LimitsConfig, PricesConfig, UploadsConfig, UsageConfig, WorkersConfig,
+    LedgerConfig, LimitsConfig, PricesConfig, UploadsConfig, WorkersConfig,
 };
 pub use start::{Backends, Gateway, GatewayError, RunningGateway, run};

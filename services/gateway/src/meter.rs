@@ -1,71 +1,45 @@
 //! What one generation used, recorded whatever becomes of it: finished, failed, cut off by the deadline, or dropped
-//! because the client went away. Holds the reservation and the place in the usage queue for as long as it runs.
+//! because the client went away. Holds the reservation and the open entry of the ledger for as long as it runs.
 
 use std::time::Duration;
 
-use domain::{ApiKeyId, Digest, Fault, ModelName, Price, Reason, TenantId};
-use store::{FinishReason, Outcome, UsageRecord};
+use domain::{Fault, Price, Reason};
+use store::{End, FinishReason, Outcome, UsageRecord};
 
 use crate::{
     guard::Session,
+    ledger::Open,
     limits::{Reservation, Used},
     metrics::Metrics,
-    usage::Place,
 };
 
 /// Counts, and settles and records when it ends. Dropping it is an end too.
 pub struct Meter {
-    tenant: TenantId,
     session: Session,
     metrics: Metrics,
     record: UsageRecord,
     price: Price,
     /// Both are taken when it ends.
-    held: Option<(Reservation, Place)>,
+    held: Option<(Reservation, Open)>,
     reached_worker: bool,
 }
 
-/// What the request is recorded under.
-pub struct Subject<'a> {
-    pub key: ApiKeyId,
-    pub model: &'a ModelName,
-    pub adapter: Option<Digest>,
-    pub base: Digest,
-    pub prompt_tokens: u64,
-    /// That holds for it.
-    pub price: Price,
-}
-
 impl Meter {
+    /// For the request whose beginning is `open`.
     pub fn start(
-        tenant: TenantId,
         session: &Session,
-        subject: &Subject<'_>,
+        record: UsageRecord,
+        price: Price,
         reservation: Reservation,
-        place: Place,
+        open: Open,
         metrics: Metrics,
     ) -> Self {
-        let record = UsageRecord {
-            request: session.id,
-            api_key: subject.key,
-            model: subject.model.to_string(),
-            adapter_digest: subject.adapter,
-            base_digest: subject.base,
-            worker: String::new(),
-            prompt_tokens: subject.prompt_tokens,
-            cached_prompt_tokens: 0,
-            completion_tokens: 0,
-            outcome: Outcome::Cancelled,
-            first_token: None,
-            duration: Duration::ZERO,
-        };
         Self {
-            tenant,
             session: session.clone(),
             metrics,
             record,
-            price: subject.price,
-            held: Some((reservation, place)),
+            price,
+            held: Some((reservation, open)),
             reached_worker: false,
         }
     }
@@ -95,17 +69,17 @@ impl Meter {
         }
     }
 
-    /// Ends as the worker says. When this returns, the record is in the database and the slot is free.
+    /// Ends as the worker says. When this returns, the end is durable in the log and the slot is free.
     pub async fn finish(mut self, reason: FinishReason, used: Counted, wait: Duration) -> Result<(), Fault> {
         self.record.worker = used.worker;
         self.record.prompt_tokens = used.prompt_tokens;
         self.record.cached_prompt_tokens = used.cached_prompt_tokens.min(used.prompt_tokens);
         self.record.completion_tokens = used.completion_tokens;
         self.report();
-        let Some((reservation, place)) = self.held.take() else { return Ok(()) };
-        let written = place.write(self.tenant, self.record_as(Outcome::Finished(reason)));
-        let (written, ()) = tokio::join!(tokio::time::timeout(wait, written), reservation.settle());
-        match written {
+        let Some((reservation, open)) = self.held.take() else { return Ok(()) };
+        let durable = open.end(End::Posted(self.record_as(Outcome::Finished(reason))));
+        let (durable, ()) = tokio::join!(tokio::time::timeout(wait, durable), reservation.settle());
+        match durable {
             Ok(Ok(())) => Ok(()),
             _ => {
                 Err(Fault::new(Reason::BackendUnavailable, "the answer is complete, but its usage is not recorded yet"))
@@ -123,12 +97,10 @@ impl Meter {
     }
 
     fn end(&mut self, outcome: Outcome) {
-        let Some((reservation, place)) = self.held.take() else { return };
+        let Some((reservation, open)) = self.held.take() else { return };
         drop(reservation);
-        if self.reached_worker {
-            // Nobody waits for it: whoever would is gone or has been told.
-            drop(place.write(self.tenant, self.record_as(outcome)));
-        }
+        // Nobody waits for it: whoever would is gone or has been told.
+        drop(open.end(if self.reached_worker { End::Posted(self.record_as(outcome)) } else { End::Voided }));
     }
 
     fn record_as(&self, outcome: Outcome) -> UsageRecord {
@@ -140,11 +112,7 @@ impl Meter {
             prompt_tokens = record.prompt_tokens,
             cached_prompt_tokens = record.cached_prompt_tokens,
             completion_tokens = record.completion_tokens,
-            cost_micros = self.price.cost(
-                record.prompt_tokens,
-                record.cached_prompt_tokens,
-                record.completion_tokens
-            ),
+            cost_micros = record.cost(self.price),
             outcome = ?record.outcome,
             duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
             "generation ended"

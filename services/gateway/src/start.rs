@@ -9,8 +9,8 @@ use chassis::{
 };
 use proto::v1::{
     adapter_service_server::AdapterServiceServer, api_key_service_server::ApiKeyServiceServer,
-    plan_service_server::PlanServiceServer, price_service_server::PriceServiceServer,
-    tenant_service_server::TenantServiceServer,
+    ledger_service_server::LedgerServiceServer, plan_service_server::PlanServiceServer,
+    price_service_server::PriceServiceServer, tenant_service_server::TenantServiceServer,
 };
 use store::{Store, StoreError};
 use tokio::{sync::watch, task::JoinHandle};
@@ -18,25 +18,25 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
 
 use crate::{
-    admin::{Adapters, ApiKeys, Plans, Prices as PriceLists, Tenants},
+    admin::{Adapters, ApiKeys, Ledgers, Plans, Prices as PriceLists, Tenants},
     auth::{Authenticator, KeyHasher},
     config::{GatewayConfig, ms},
     generate::Generator,
     guard::Guard,
     inference::Inference,
+    ledger::{Ledger, LedgerError},
     limits::{self, Admission, LimitsUnavailable, RateLimits},
     prices::Prices,
     public,
     repeats::{self, Repeats},
     sweeper::Sweeper,
     uploads::Uploads,
-    usage::UsageQueue,
     workers::{Workers, WorkersError},
 };
 
 /// Chunks of an upload are at most 1 MiB; other admin messages are small.
 const ADMIN_MESSAGE_BYTES_MAX: usize = 2 << 20;
-/// Longest that the tasks behind the doors may take to end, besides the time for writing usage records.
+/// Longest that the tasks behind the doors may take to end, besides the time for shipping the log.
 const TASKS_END: Duration = Duration::from_secs(5);
 
 /// What a gateway stands on, connected by whoever assembles it.
@@ -52,6 +52,8 @@ pub enum GatewayError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Limits(#[from] LimitsUnavailable),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     #[error(transparent)]
     Registry(#[from] RegistryError),
     #[error(transparent)]
@@ -90,7 +92,7 @@ impl Gateway {
         let relays = TaskTracker::new();
         let (workers, looking) = Workers::start(&config.workers, &config.cluster_token, rest.clone())?;
         let (admission, errands) = Admission::start(limits, config.limits.errands_max, rest.clone());
-        let (usage, writing) = UsageQueue::start(store.clone(), &config.usage, rest.clone());
+        let (ledger, writing) = Ledger::start(store.clone(), workers.clone(), &config.ledger, rest.clone())?;
         let (prices, pricing) = Prices::start(store.clone(), &config.prices, rest.clone());
         let sweep_interval = ms(config.uploads.sweep_interval_ms);
         let (sweeper, sweeping) = Sweeper::start(store.clone(), registry.clone(), sweep_interval, rest.clone());
@@ -110,7 +112,7 @@ impl Gateway {
             store.clone(),
             admission,
             workers.clone(),
-            usage,
+            ledger.clone(),
             prices,
             Arc::clone(&config),
             relays.clone(),
@@ -126,10 +128,12 @@ impl Gateway {
         let most = ADMIN_MESSAGE_BYTES_MAX;
         let plans = Plans::new(store.clone());
         let prices = PriceLists::new(store.clone());
+        let ledgers = Ledgers::new(store.clone(), ledger.clone(), workers.clone(), defaults);
         let admin = Routes::new(
             guard.before(TenantServiceServer::new(Tenants::new(store, sweeper)).max_decoding_message_size(most)),
         )
         .add_service(guard.before(PlanServiceServer::new(plans).max_decoding_message_size(most)))
+        .add_service(guard.before(LedgerServiceServer::new(ledgers).max_decoding_message_size(most)))
         .add_service(guard.before(PriceServiceServer::new(prices).max_decoding_message_size(most)))
         .add_service(guard.before(ApiKeyServiceServer::new(keys).max_decoding_message_size(most)))
         .add_service(guard.before(AdapterServiceServer::new(adapters).max_decoding_message_size(most)));
@@ -139,7 +143,7 @@ impl Gateway {
         let reporting = tokio::spawn(report(reporters, workers.watch(), shutdown.clone()));
         let [inference_health, admin_health] = health;
         let well = workers.watch();
-        let patience = ms(config.usage.write_wait_ms) + TASKS_END;
+        let patience = ms(config.ledger.ship_wait_ms) + TASKS_END;
         let task = tokio::spawn(async move {
             let served = tokio::join!(
                 inference_door.serve(inference, proto::DESCRIPTORS, inference_health, shutdown.clone()),

@@ -7,6 +7,7 @@
 mod answer;
 mod check;
 mod peer;
+mod usage;
 mod wire;
 
 use std::sync::{Arc, OnceLock};
@@ -28,6 +29,7 @@ use crate::{
 };
 pub use answer::{Answer, Extender, Finished, Step};
 use peer::{Failure, Peer};
+pub use usage::Known;
 pub use wire::step_of;
 
 /// Workers that may say that their queue is full before the request is refused.

@@ -26,7 +26,7 @@ pub enum LedgerEntry {
     Ended(Hold, End),
 }
 
-/// A request that was let through, and the most that it may use.
+/// A request that was let through, and what it takes to bill it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hold {
     pub tenant: TenantId,
@@ -45,6 +45,8 @@ pub struct Hold {
     pub price: Price,
     pub prompt_tokens: u64,
     pub answer_tokens_max: u64,
+    /// Micro-units that are held until it ends: what the limits have charged for its beginning.
+    pub held: u64,
 }
 
 /// How a request ended.
@@ -67,12 +69,6 @@ impl LedgerEntry {
 }
 
 impl Hold {
-    /// Micro-units: the most that the request may cost, wherever its prompt comes from.
-    pub fn held(&self) -> u64 {
-        let cost = |cached| self.price.cost(self.prompt_tokens, cached, self.answer_tokens_max);
-        cost(0).max(cost(self.prompt_tokens))
-    }
-
     /// `base` or `<tenant>/<adapter>`.
     pub fn priced_model(&self) -> &str {
         self.model.split('@').next().unwrap_or(&self.model)

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     Balances, BlobDeletion, LedgerEntry, ListedPrice, NewPlan, NewPrice, NewTenant, OpenHold, Page, PageOf, Plan,
-    PlanFields, Posted, Precondition, PriceList, Resource, Store, StoreError, Tenant, TenantFields, UsageRecord, blobs,
+    PlanFields, Posted, Precondition, PriceList, Resource, Store, StoreError, Tenant, TenantFields, blobs,
     connection::Scope, ledger, plans, prices, rows::ReadRow, tenant::client_requests, tenants, usage,
 };
 
@@ -239,19 +239,6 @@ impl Platform {
             .await
     }
 
-    /// Usage records alone. Idempotent by request id.
-    pub async fn record_usage(&self, tenant: TenantId, records: &[UsageRecord]) -> Result<(), StoreError> {
-        let records: Vec<_> = records.iter().map(|record| (tenant, record.clone())).collect();
-        self.store
-            .bounded(async {
-                let mut transaction = self.store.begin(Scope::Platform).await?;
-                usage::insert(&mut transaction, &records).await?;
-                transaction.commit().await?;
-                Ok(())
-            })
-            .await
-    }
-
     /// Requests without an end, the oldest first: of `gateway` those before the request id `before` or past their deadline
     /// by `own_grace`, of any gateway those past it by `grace`.
     pub async fn open_holds(
@@ -269,6 +256,18 @@ impl Platform {
                 let holds = ledger::open_holds(&mut transaction, gateway, before, own, any, limit).await?;
                 transaction.commit().await?;
                 Ok(holds)
+            })
+            .await
+    }
+
+    /// The newest answers that finished, of all tenants: prompt and completion tokens together.
+    pub async fn newest_finished(&self, limit: u16) -> Result<Vec<(RequestId, u64)>, StoreError> {
+        self.store
+            .bounded(async {
+                let mut transaction = self.store.begin(Scope::Platform).await?;
+                let answers = usage::newest_finished(&mut transaction, limit).await?;
+                transaction.commit().await?;
+                Ok(answers)
             })
             .await
     }

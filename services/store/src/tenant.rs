@@ -116,8 +116,8 @@ impl TenantScope {
             .await
     }
 
-    /// Micro-units that requests let through in `[from, to)` have cost: what was charged, and the most that those may come
-    /// to which are not at their end. Of one key, or of all; without the requests in `except`.
+    /// Micro-units that requests let through in `[from, to)` have cost: what was charged, and what is held for those
+    /// that are not at their end. Of one key, or of all; without the requests in `except`.
     pub async fn spent(
         &self,
         key: Option<ApiKeyId>,

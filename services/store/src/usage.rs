@@ -110,6 +110,20 @@ pub(crate) async fn list(
     Ok(page.cut(LIST, records, |record: &UsageRecord| record.request.to_string()))
 }
 
+pub(crate) async fn newest_finished(
+    connection: &mut PgConnection,
+    limit: u16,
+) -> Result<Vec<(RequestId, u64)>, StoreError> {
+    let rows = sqlx::query(
+        "select id, prompt_tokens + completion_tokens as tokens
+           from usage_records where outcome = 'finished' order by id desc limit $1",
+    )
+    .bind(i64::from(limit))
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(|row| Ok((RequestId::new(row.try_get("id")?), row.count("tokens")?))).collect()
+}
+
 impl UsageRecord {
     /// Micro-units, at this price.
     pub fn cost(&self, price: Price) -> u64 {

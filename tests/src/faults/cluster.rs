@@ -140,6 +140,10 @@ fn gateway(
         "generate.grant_tokens=32".to_owned(),
         format!("workers.check_interval_ms={}", WORKER_CHECK.as_millis()),
         "store.acquire_timeout_ms=1000".to_owned(),
+        // In the folder where it runs; small enough for a small disk.
+        "ledger.dir=log".to_owned(),
+        "ledger.requests_max=512".to_owned(),
+        "ledger.segment_bytes=1048576".to_owned(),
     ];
     let workers = links.workers.iter().flat_map(|link| ["--worker".to_owned(), format!("http://{}", link.address())]);
     let arguments = ["gateway", "--migrate"]

@@ -81,6 +81,7 @@ impl Platform {
             registry.path().display()
         );
         own += "listen.address = '127.0.0.1:0'\nadmin_listen.address = '127.0.0.1:0'\n";
+        own += &format!("ledger.dir = '{}'\n", registry.path().join("ledger").display());
         own += &format!("limits.redis_prefix = '{}'\nworkers.urls = [{}]\n", redis.prefix, urls.join(", "));
         let config: GatewayConfig = load(gateway::DEFAULTS, settings.gateway, &own);
         let store = Store::connect(&service_url, &config.store).await.expect("connect to PostgreSQL");
@@ -136,8 +137,21 @@ impl Platform {
         }
     }
 
+    /// As [`Platform::usage`], waiting until there are so many.
+    pub async fn usage_of(&self, outcome: &str, requests: i64) -> (i64, i64) {
+        let enough = async {
+            loop {
+                let usage = self.usage(outcome).await;
+                if usage.0 >= requests {
+                    return usage;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), enough).await.expect("the log is shipped in time")
+    }
+
     /// Requests on record, and all their prompt and completion tokens, by outcome.
-    pub async fn usage(&self, outcome: &str) -> (i64, i64) {
+    async fn usage(&self, outcome: &str) -> (i64, i64) {
         let mut connection = sqlx::PgConnection::connect(&self.database.owner_url()).await.expect("connect");
         let sums = "select count(*), coalesce(sum(prompt_tokens + completion_tokens), 0)::bigint \
                     from usage_records where outcome = $1";

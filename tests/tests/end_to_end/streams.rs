@@ -57,7 +57,7 @@ async fn sixty_four_streams_over_four_adapters_and_the_base_each_answer_as_alone
     let answers = || alone.iter().map(|(.., answer)| answer).chain(&together);
     let tokens: u32 = answers().filter_map(|answer| answer.finish.receipt.as_ref()).map(|receipt| receipt.tokens).sum();
     let requests = i64::try_from(answers().count()).expect("few");
-    assert_eq!(platform.usage("finished").await, (requests, tokens.into()), "every answer is on record before its end");
+    assert_eq!(platform.usage_of("finished", requests).await, (requests, tokens.into()), "every answer is on record");
     for worker in 0..2 {
         platform.wait_until_idle(worker).await;
     }

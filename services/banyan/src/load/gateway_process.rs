@@ -192,6 +192,7 @@ fn settings(args: &LoadArgs, embedded: bool, folder: &TempDir) -> Vec<String> {
         "key_pepper=pepper".to_owned(),
         format!("cluster_token={CLUSTER_TOKEN}"),
         format!("limits.redis_prefix={}", folder.path().display()),
+        format!("ledger.dir={}", folder.path().join("ledger").display()),
     ];
     if embedded {
         settings.push("store.pool_max=1".to_owned());

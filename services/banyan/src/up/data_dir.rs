@@ -73,6 +73,11 @@ impl DataDir {
         self.root.join("registry")
     }
 
+    /// What the gateway has not brought to PostgreSQL yet.
+    pub fn ledger(&self) -> PathBuf {
+        self.root.join("ledger")
+    }
+
     /// The worker's packed adapters; may be deleted while nothing runs.
     pub fn adapter_cache(&self) -> PathBuf {
         self.root.join("adapter-cache")

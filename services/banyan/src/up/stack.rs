@@ -72,7 +72,7 @@ impl Stack {
         let base = worker.ready().await?;
 
         stages.begin("opening the gateway");
-        let config = gateway_config(args, secrets, &url, &registry_url, &worker)?;
+        let config = gateway_config(args, data, secrets, &url, &registry_url, &worker)?;
         let backends = Backends {
             store: store.clone(),
             limits: limits(args, &config, &store)?,
@@ -146,16 +146,14 @@ fn worker_config(
 
 fn gateway_config(
     args: &UpArgs,
+    data: &DataDir,
     secrets: &Secrets,
     postgres: &str,
     registry_url: &str,
     worker: &RunningWorker,
 ) -> anyhow::Result<GatewayConfig> {
     let mut settings = Settings::default();
-    if args.postgres.is_none() {
-        // The embedded database has one connection: what a second writer took would wait for it all the same, alone.
-        settings.put("usage.writers_max", 1);
-    }
+    settings.put("ledger.dir", data.ledger().display().to_string());
     settings.put_pairs(&args.gateway_set)?;
     settings.put("listen.address", args.listen.to_string());
     settings.put("listen.drain_ms", drain_ms(args));

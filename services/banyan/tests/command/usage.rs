@@ -6,8 +6,8 @@ use crate::command::run;
 fn every_verb_teaches_itself() {
     let help = run(&["--help"]).ok();
     for verb in [
-        "up", "gateway", "worker", "generate", "chat", "models", "tenant", "key", "adapter", "inspect", "score",
-        "bench",
+        "up", "gateway", "worker", "generate", "chat", "models", "price", "usage", "invoice", "ledger", "tenant",
+        "key", "adapter", "inspect", "score", "bench",
     ] {
         assert!(help.contains(&format!("\n  {verb} ")), "{verb} in {help}");
         assert!(run(&[verb, "--help"]).ok().contains("Usage: banyan"), "{verb}");

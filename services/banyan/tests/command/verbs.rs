@@ -144,3 +144,34 @@ fn a_conversation_is_read_from_standard_input() {
     assert_eq!(said.ok(), answers.concat());
     platform.stop();
 }
+
+#[test]
+fn what_was_used_is_charged_at_its_price_and_every_total_agrees() {
+    let data = tempfile::tempdir().expect("folder");
+    let (platform, _) = Platform::start(data.path(), &[]);
+    platform.run(&["price", "set", "base", "--input", "2000000", "--output", "3000000"]).ok();
+    let listed = platform.run(&["price", "list", "--json"]).json();
+    assert_eq!(listed["prices"][0]["cached_input_micros"], 2_000_000, "as the input by default");
+    let answer = platform.run(&["generate", "-m", "base", "--max-tokens", "4", "--json", QUESTION]).json();
+    let tokens = |kind: &str| answer["usage"][kind].as_u64().expect("a number");
+    let cost = 2 * tokens("prompt_tokens") + 3 * tokens("completion_tokens");
+
+    // The log is brought to the database a moment after the answer.
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while platform.run(&["ledger", "reconcile"]).code != 0 {
+        assert!(std::time::Instant::now() < end, "{:?}", platform.run(&["ledger", "reconcile"]));
+    }
+    let month = String::from(
+        &platform.run(&["ledger", "show", "demo", "--json"]).json()["entries"][0]["admit_time"]
+            .as_str()
+            .expect("a time")[..7],
+    );
+    let usage = platform.run(&["usage", "demo", "--by", "model", "--by", "day", "--json"]).json();
+    assert_eq!((&usage["groups"][0]["model"], &usage["groups"][0]["amount_micros"]), (&"base".into(), &cost.into()));
+    let invoice = platform.run(&["invoice", "demo", "--month", &month, "--json"]).json();
+    assert_eq!((&invoice["total_micros"], &invoice["open_micros"]), (&cost.into(), &0.into()));
+    let csv = platform.run(&["invoice", "demo", "--month", &month, "--format", "csv"]).ok();
+    assert!(csv.trim_end().ends_with(&format!(",{cost}")), "{csv}");
+    assert_eq!(platform.run(&["invoice", "demo", "--month", "November"]).code, 1);
+    platform.stop();
+}

@@ -26,6 +26,7 @@ use crate::{
     config::{WorkersConfig, ms},
     deadline::Deadline,
     guard::REQUEST_ID,
+    meter::Counted,
 };
 
 /// A worker that has gone silent is noticed after interval plus timeout, also in the middle of an answer.
@@ -172,6 +173,20 @@ impl Peer {
         let message = wire::ExtendRequest { request_id: id.to_string(), granted_tokens: granted, last };
         let request = self.dress(message, Some(id), deadline);
         bounded(deadline, self.client.clone().extend(request)).await.map(|_| ())
+    }
+
+    /// What it knows of these requests: what each has used, and whether it has ended.
+    pub async fn usage(
+        &self,
+        requests: &[RequestId],
+        deadline: Deadline,
+    ) -> Result<Vec<(RequestId, Counted, bool)>, Failure> {
+        let message = wire::GetUsageRequest { request_ids: requests.iter().map(ToString::to_string).collect() };
+        let request = self.dress(message, None, deadline);
+        let answer = bounded(deadline, self.client.clone().get_usage(request)).await?;
+        let name = self.seen().name;
+        let name = if name.is_empty() { &self.url } else { &name };
+        Ok(answer.usages.into_iter().filter_map(|usage| convert::usage(usage, name)).collect())
     }
 
     /// Starts a generation and waits for its first step.

@@ -1,6 +1,6 @@
 //! Our types to and from `banyan.worker.v1`.
 
-use domain::{Digest, ResponseFormat, Sampling};
+use domain::{Digest, RequestId, ResponseFormat, Sampling};
 use proto::{v1, worker as wire};
 use store::FinishReason;
 
@@ -87,6 +87,18 @@ pub fn step_of(told: v1::GenerateResponse) -> Option<Step> {
     let mut step = step(whole).ok()?;
     step.finished.as_mut()?.limits = finish.limits;
     Some(step)
+}
+
+/// `None` for one that makes no sense.
+pub fn usage(usage: wire::RequestUsage, worker: &str) -> Option<(RequestId, Counted, bool)> {
+    let counts = usage.usage?;
+    let counted = Counted {
+        worker: worker.to_owned(),
+        prompt_tokens: counts.prompt_tokens.into(),
+        cached_prompt_tokens: counts.cached_prompt_tokens.into(),
+        completion_tokens: counts.completion_tokens.into(),
+    };
+    Some((usage.request_id.parse().ok()?, counted, usage.ended))
 }
 
 fn finished(finish: wire::WorkerFinish) -> Result<Finished, Failure> {

@@ -78,8 +78,9 @@ async fn roles_reach_what_the_table_says_and_nothing_else() {
         let denied =
             |outcome: Result<(), Fault>| matches!(outcome, Err(Fault { reason: Reason::PermissionDenied, .. }));
         let inference = path.contains("InferenceService");
-        let operator_only =
-            path.contains("PlanService") || path.contains("TenantService") && !path.ends_with("GetTenant");
+        let operator_only = path.contains("PlanService")
+            || path.contains("TenantService") && !path.ends_with("GetTenant")
+            || ["SetPrice", "Reconcile"].iter().any(|method| path.ends_with(method));
         assert_eq!(denied(call(&platform, &path, Some(OPERATOR)).await), inference, "operator on {path}");
         assert_eq!(denied(call(&platform, &path, Some(&acme.key)).await), !inference, "inference key on {path}");
         assert_eq!(denied(call(&platform, &path, Some(&acme.admin)).await), operator_only, "admin key on {path}");

@@ -51,6 +51,7 @@ struct Script {
     extensions: Vec<wire::ExtendRequest>,
     /// Extensions are not answered.
     deaf: bool,
+    usages: Vec<wire::RequestUsage>,
 }
 
 pub struct FakeWorker {
@@ -98,6 +99,11 @@ impl FakeWorker {
     /// Loses extensions from now on, or no more.
     pub fn loses_extensions(&self, lost: bool) {
         self.script.lock().expect("script").deaf = lost;
+    }
+
+    /// What it says of requests whose stream was lost.
+    pub fn knows(&self, usages: Vec<wire::RequestUsage>) {
+        self.script.lock().expect("script").usages = usages;
     }
 
     /// The `grpc-timeout` of every generation.
@@ -260,7 +266,10 @@ impl WorkerService for Service {
         request: Request<wire::GetUsageRequest>,
     ) -> Result<Response<wire::GetUsageResponse>, Status> {
         self.check(request.metadata())?;
-        Ok(Response::new(wire::GetUsageResponse::default()))
+        let asked = request.into_inner().request_ids;
+        let known = self.script.lock().expect("script").usages.clone();
+        let usages = known.into_iter().filter(|usage| asked.contains(&usage.request_id)).collect();
+        Ok(Response::new(wire::GetUsageResponse { usages }))
     }
 
     async fn tokenize(

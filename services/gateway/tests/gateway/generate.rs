@@ -13,14 +13,13 @@ use crate::{
 };
 
 #[tokio::test]
-async fn an_answer_carries_its_receipt_and_its_usage_record_is_there_before_its_end() {
+async fn an_answer_carries_its_receipt_and_its_usage_record_follows() {
     let worker = FakeWorker::start("one", vec![Act::Say("ab"), Act::Say("cde"), Act::Finish]).await;
     let platform = Platform::start(&[&worker]).await;
     let acme = platform.tenant("acme", v1::TenantLimits::default()).await;
 
     let answer = platform.generate(&acme.key, ask("base")).await.expect("answers");
-    // No waiting: the record is older than the finish.
-    let records = platform.usage(&acme).await;
+    let records = platform.usage_of(&acme, 1).await;
 
     assert_eq!((answer.text.as_str(), answer.tokens), ("abcde", 5));
     let receipt = answer.finish.receipt.expect("a receipt");
@@ -215,7 +214,7 @@ async fn a_full_queue_is_tried_elsewhere_once_and_then_passed_on_with_its_hint()
     two.will(vec![Act::Say("ok"), Act::Finish]);
     assert_eq!(platform.generate(&acme.key, ask("base")).await.expect("answers").text, "ok");
     // Refusals are not usage.
-    assert_eq!(platform.usage(&acme).await.len(), 1);
+    assert_eq!(platform.usage_of(&acme, 1).await.len(), 1);
     platform.stop().await;
 }
 

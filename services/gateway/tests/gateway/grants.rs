@@ -41,7 +41,7 @@ async fn an_answer_ends_with_its_limit_and_not_one_token_later() {
     assert_eq!((answer.text.as_str(), answer.finish.reason()), ("abcdef", v1::FinishReason::Budget));
     assert_eq!(answer.finish.limits, ["output_tokens_per_minute"]);
     assert_eq!(worker.extensions().last().map(|said| (said.granted_tokens, said.last)), Some((6, true)));
-    let records = platform.usage(&acme).await;
+    let records = platform.usage_of(&acme, 1).await;
     assert_eq!((records[0].completion_tokens, records[0].outcome), (6, Outcome::Finished(FinishReason::Budget)));
     let refused = platform.generate(&acme.key, ask("base")).await.err().expect("nothing is left");
     assert_eq!(refused.reason, Reason::RateLimited);

@@ -40,7 +40,7 @@ async fn every_limit_names_itself_and_says_when_to_come_back() {
         assert_eq!((refused.reason, named(&refused)), (Reason::RateLimited, vec![limit]));
         assert!(refused.retry_hint().is_some_and(|after| after.as_secs() <= 61));
         // Nothing of a refusal is usage.
-        assert_eq!(platform.usage(&tenant).await.len(), granted);
+        assert_eq!(platform.usage_of(&tenant, granted).await.len(), granted);
     }
     platform.stop().await;
 }

@@ -7,6 +7,7 @@ mod generate;
 mod grants;
 mod http;
 mod isolation;
+mod ledger;
 mod limits;
 mod openai;
 mod platform;

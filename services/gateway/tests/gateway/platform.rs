@@ -64,7 +64,10 @@ impl Platform {
 
     /// `settings` are put over the defaults and those of tests.
     pub async fn start_with(workers: &[&FakeWorker], settings: &str) -> Self {
-        let database = TestDatabase::new().await;
+        Self::start_on(TestDatabase::new().await, workers, settings).await
+    }
+
+    pub async fn start_on(database: TestDatabase, workers: &[&FakeWorker], settings: &str) -> Self {
         store::migrate(&database.owner_url()).await.expect("migrates");
         let url = database.service_url(&["banyan_app", "banyan_platform"]).await;
         let store = Store::connect(&url, &StoreConfig::default()).await.expect("connects");
@@ -74,7 +77,8 @@ impl Platform {
         let shutdown = Shutdown::new();
         let backends =
             Backends { store: store.clone(), limits: Arc::new(InProcessLimits::default()), registry: registry.clone() };
-        let config = config(workers, &url, location, settings);
+        let ledger = registry_folder.path().join("ledger");
+        let config = config(workers, &url, location, &format!("[ledger]\ndir = {ledger:?}\n"), settings);
         let mut gateway = Gateway::start(config, backends, shutdown.clone()).await.expect("starts");
         if !workers.is_empty() {
             assert!(within(gateway.ready()).await);
@@ -211,7 +215,7 @@ pub async fn within<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(60), work).await.expect("in time")
 }
 
-fn config(workers: &[&FakeWorker], postgres: &str, registry: &str, settings: &str) -> GatewayConfig {
+fn config(workers: &[&FakeWorker], postgres: &str, registry: &str, ledger: &str, settings: &str) -> GatewayConfig {
     let urls: Vec<_> = workers.iter().map(|worker| format!("{:?}", worker.url)).collect();
     let urls = if urls.is_empty() { "\"http://127.0.0.1:9\"".to_owned() } else { urls.join(", ") };
     let own = format!(
@@ -222,6 +226,7 @@ fn config(workers: &[&FakeWorker], postgres: &str, registry: &str, settings: &st
          [workers]\nurls = [{urls}]\ncheck_interval_ms = 100\n"
     );
     let mut table: toml::Table = own.parse().expect("toml");
+    merge(&mut table, ledger.parse().expect("toml"));
     merge(&mut table, settings.parse().expect("toml"));
     chassis::config::load(gateway::DEFAULTS, None, "BANYAN_GATEWAY_TEST_NONE_", &table).expect("a good configuration")
 }

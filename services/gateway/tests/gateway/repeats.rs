@@ -40,7 +40,7 @@ async fn of_repeats_at_the_same_time_one_reaches_the_worker_and_all_get_its_answ
     // And after the end.
     let later = platform.generate(&acme.key, named("a")).await.expect("replayed");
     assert_eq!((later.text.as_str(), later.tokens, &later.finish), ("abcde", 5, &answers[0].finish));
-    let records = platform.usage(&acme).await;
+    let records = platform.usage_of(&acme, 1).await;
     assert_eq!((worker.requests().len(), records.len()), (1, 1), "billed once");
     assert_eq!(records[0].request.to_string(), later.finish.receipt.expect("a receipt").request_id);
     platform.stop().await;
@@ -83,7 +83,7 @@ async fn an_answer_with_a_name_goes_on_without_its_client_and_is_there_when_it_c
     drop(stream);
     let answer = platform.generate(&acme.key, named("a")).await.expect("answers");
     assert_eq!((answer.text.as_str(), worker.requests().len()), ("abcdefghij", 1));
-    assert_eq!(platform.usage(&acme).await.len(), 1);
+    assert_eq!(platform.usage_of(&acme, 1).await.len(), 1);
     platform.stop().await;
 }
 

@@ -76,7 +76,7 @@ async fn an_uploaded_version_has_its_receipt_and_is_what_the_worker_is_asked_for
     let pin = worker.requests()[0].adapter.clone().expect("a pin");
     assert_eq!((pin.digest, pin.tenant_id), (version.digest.clone(), acme.id.to_string()));
     assert_eq!(
-        platform.usage(&acme).await[0].adapter_digest.map(|digest| digest.to_string()),
+        platform.usage_of(&acme, 1).await[0].adapter_digest.map(|digest| digest.to_string()),
         Some(version.digest.clone())
     );
 

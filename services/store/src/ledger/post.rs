@@ -220,6 +220,7 @@ pub(crate) async fn open_holds(
             price: read_price(row)?,
             prompt_tokens: row.count("prompt_tokens")?,
             answer_tokens_max: row.count("completion_tokens")?,
+            held: row.count("held_micros")?,
         };
         Ok(OpenHold { hold, gateway: row.try_get("gateway_id")? })
     };
@@ -257,7 +258,7 @@ fn bind_hold<'q>(query: PgQuery<'q>, holds: &[&Hold]) -> PgQuery<'q> {
         .bind(column(holds, |hold| bigint(hold.price.output)))
         .bind(column(holds, |hold| bigint(hold.prompt_tokens)))
         .bind(column(holds, |hold| bigint(hold.answer_tokens_max)))
-        .bind(column(holds, |hold| bigint(hold.held())))
+        .bind(column(holds, |hold| bigint(hold.held)))
 }
 
 fn column<S, T>(of: &[S], value: impl Fn(&S) -> T) -> Vec<T> {

@@ -29,6 +29,7 @@ pub fn hold(tenant: TenantId) -> Hold {
         price: PRICE,
         prompt_tokens: 12,
         answer_tokens_max: 30,
+        held: 72,
     }
 }
 
@@ -69,7 +70,7 @@ pub async fn a_request_ends_once_whoever_says_it_first(store: &Store) {
     let posted = LedgerEntry::Ended(hold.clone(), End::Posted(record));
     let begun = [LedgerEntry::Reserved(hold.clone())];
     platform.post(GATEWAY, &begun).await.expect("post");
-    assert_eq!(spent(&own, &hold, &[]).await, hold.held());
+    assert_eq!(spent(&own, &hold, &[]).await, hold.held);
     let expired = [LedgerEntry::Ended(hold.clone(), End::Expired)];
     // Two at the same time, and then the other once more.
     let (one, two) = tokio::join!(platform.post(GATEWAY, &expired), platform.post(Uuid::nil(), &expired));
@@ -78,7 +79,7 @@ pub async fn a_request_ends_once_whoever_says_it_first(store: &Store) {
     assert_eq!((late.written, late.ended_before), (0, vec![hold.request]));
     let entries = own.list_entries(&Page::first(10)).await.expect("list").items;
     let kinds: Vec<_> = entries.iter().map(|entry| (entry.kind, entry.held, entry.charged)).collect();
-    assert_eq!(kinds, [(EntryKind::Reserved, hold.held(), 0), (EntryKind::Expired, hold.held(), 0)]);
+    assert_eq!(kinds, [(EntryKind::Reserved, hold.held, 0), (EntryKind::Expired, hold.held, 0)]);
     assert_eq!(spent(&own, &hold, &[]).await, 0);
     assert!(own.list_usage(&Page::first(4)).await.expect("list").items.is_empty());
 }
@@ -115,7 +116,7 @@ pub async fn sums_come_out_of_the_ledger_exactly(store: &Store) {
         assert_eq!(groups.iter().map(|group| group.charged).sum::<u64>(), charged, "{by:?}");
         assert!(groups.len() > 1 && groups.iter().all(|group| fits(group, by)), "{by:?}: {groups:?}");
     }
-    assert_eq!(spent(&own, &open, &[]).await, dear.cost(12, 4, 30) + open.held(), "of that day");
+    assert_eq!(spent(&own, &open, &[]).await, dear.cost(12, 4, 30) + open.held, "of that day");
     assert_eq!(spent(&own, &open, &[open.request]).await, dear.cost(12, 4, 30));
 
     let after = platform.ledger_balances().await.expect("balances");

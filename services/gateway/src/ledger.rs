@@ -1,0 +1,201 @@
+//! The ledger's way in: every request that is let through is written to a local log before it runs, and its end before the
+//! client sees it; the log goes to PostgreSQL behind their backs. Killed at any moment, a gateway finds in its log what
+//! PostgreSQL does not have yet, and what has no end is ended by what the workers know ([`closer`]).
+//!
+//! No request waits for PostgreSQL here. When it is away the log grows to its bound; then nothing new is let through, and
+//! what runs has room for its end.
+
+mod closer;
+mod folder;
+mod record;
+mod segment;
+mod shipper;
+mod state;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        mpsc::{SyncSender, sync_channel},
+    },
+    time::Duration,
+};
+
+use domain::{Fault, Reason, RequestId};
+use store::{End, Hold, LedgerEntry, Store};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{
+    config::{LedgerConfig, ms},
+    workers::Workers,
+};
+use folder::Folder;
+pub use folder::LedgerError;
+use record::encode;
+use shipper::Shipper;
+use state::{Room, State};
+use writer::{Append, SYNCS_MAX, Writer, keep_syncing};
+
+/// When to try again while the log takes nothing.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Ledger {
+    appends: SyncSender<Append>,
+    places: Arc<Semaphore>,
+    state: Arc<State>,
+}
+
+/// Room for one request, from its beginning to its end.
+pub struct Place {
+    ledger: Ledger,
+    held: Held,
+}
+
+/// What a running request holds of the log.
+pub struct Held {
+    _place: OwnedSemaphorePermit,
+    _room: Room,
+}
+
+/// A request that is in the log and has no end there. Dropping it ends it as one of which nothing ran.
+pub struct Open {
+    ledger: Ledger,
+    /// Taken at the end.
+    held: Option<(Hold, Held)>,
+}
+
+/// How the log stands, for [`crate::reconcile`].
+#[derive(Clone, Copy, Debug)]
+pub struct LogStatus {
+    /// Everything in it is in PostgreSQL.
+    pub shipped: bool,
+    /// Records since the start that PostgreSQL does not take.
+    pub set_aside: u64,
+}
+
+impl Ledger {
+    /// Takes the folder, checks what is in it, and begins to ship it. The task ends when told to stop and everything has
+    /// been shipped, or `ship_wait_ms` later: what is left then is shipped at the next start.
+    pub fn start(
+        store: Store,
+        workers: Workers,
+        config: &LedgerConfig,
+        stop: CancellationToken,
+    ) -> Result<(Self, JoinHandle<()>), LedgerError> {
+        let dir = Path::new(&config.dir);
+        let folder = Arc::new(Folder::open(dir)?);
+        let gateway = folder.gateway;
+        let found = folder.recover()?;
+        let state = State::new(config.bytes_max, found.bytes, found.end, found.shipped);
+        // Whatever began before is not running any more.
+        let border = RequestId::new(Uuid::now_v7());
+        // A beginning and an end of each, and the word that stops.
+        let (appends, inbox) = sync_channel(2 * config.requests_max + 1);
+        let (syncs, to_sync) = sync_channel(SYNCS_MAX);
+        let sizes = (config.segment_bytes, config.requests_max as u64 * segment::FRAMED_BYTES_MAX);
+        let retry = ms(config.retry_ms);
+        let writer = Writer::new(Arc::clone(&folder), Arc::clone(&state), syncs, found.end.segment, sizes, retry);
+        let writer = writer.map_err(|error| LedgerError::Io { path: dir.to_owned(), error })?;
+        let writing = tokio::task::spawn_blocking(move || writer.run(&inbox));
+        let syncing_state = Arc::clone(&state);
+        let syncing = tokio::task::spawn_blocking(move || keep_syncing(&to_sync, &syncing_state));
+
+        let shipper = Shipper::new(folder, Arc::clone(&state), store.clone(), config);
+        let closing = closer::keep_closing(store, workers, Arc::clone(&state), (gateway, border), config.clone());
+        let patience = ms(config.ship_wait_ms);
+        let to_stop = appends.clone();
+        let task = tokio::spawn(async move {
+            let mut shipper = shipper;
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = shipper.keep_shipping() => {}
+                () = closing => {}
+            }
+            // Room was kept for this one too; without a writer there is nothing to stop.
+            let _ = to_stop.try_send(Append::Stop);
+            drop(to_stop);
+            for thread in [writing, syncing] {
+                if let Err(error) = thread.await {
+                    tracing::error!(%error, "a thread of the log has failed");
+                }
+            }
+            if tokio::time::timeout(patience, shipper.ship_all()).await.is_err() {
+                tracing::warn!("the database did not answer: the rest of the log is shipped at the next start");
+            }
+        });
+        Ok((Self { appends, places: Arc::new(Semaphore::new(config.requests_max)), state }, task))
+    }
+
+    /// Room for one more request, or a refusal before anything of it has run.
+    pub fn place(&self) -> Result<Place, Fault> {
+        let place = Arc::clone(&self.places).try_acquire_owned();
+        let place = place.map_err(|_| refused("too many requests run at the same time"))?;
+        let room = self.state.take_room().map_err(|closed| {
+            tracing::error!(?closed, bytes = self.state.bytes(), "the log takes no new request");
+            refused("usage cannot be recorded now")
+        })?;
+        Ok(Place { ledger: self.clone(), held: Held { _place: place, _room: room } })
+    }
+
+    pub fn status(&self) -> LogStatus {
+        LogStatus { shipped: self.state.is_shipped(), set_aside: self.state.set_aside() }
+    }
+}
+
+impl Place {
+    /// Writes the beginning. When this returns, it outlives a kill of the process.
+    pub async fn begin(self, hold: Hold) -> Result<Open, Fault> {
+        let Self { ledger, held } = self;
+        let record = encode(&LedgerEntry::Reserved(hold.clone()));
+        let (written, answer) = oneshot::channel();
+        // It is there before the answer is: should this call be dropped, its end follows.
+        let mut open = Open { ledger, held: Some((hold, held)) };
+        let sent = open.ledger.appends.try_send(Append::Beginning { record, written });
+        if sent.is_ok() && matches!(answer.await, Ok(Ok(()))) {
+            return Ok(open);
+        }
+        open.held = None;
+        Err(refused("usage cannot be recorded now"))
+    }
+}
+
+impl Open {
+    /// Hands the end over. The answer comes when it is durable, and never if it could not be made so.
+    pub fn end(mut self, end: End) -> oneshot::Receiver<()> {
+        self.hand_over(end)
+    }
+
+    fn hand_over(&mut self, end: End) -> oneshot::Receiver<()> {
+        let (durable, answer) = oneshot::channel();
+        if let Some((hold, held)) = self.held.take() {
+            let record = encode(&LedgerEntry::Ended(hold, end));
+            // There is room for it; only a log that has stopped takes nothing, and then the next start ends the request.
+            if self.ledger.appends.try_send(Append::End { record, durable, held }).is_err() {
+                tracing::error!("the log has stopped: the end of a request is left to the next start");
+            }
+        }
+        answer
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if self.held.is_some() {
+            drop(self.hand_over(End::Voided));
+        }
+    }
+}
+
+fn refused(words: &str) -> Fault {
+    Fault::new(Reason::BackendUnavailable, words).retry_after(RETRY_AFTER)
+}
