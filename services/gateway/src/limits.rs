@@ -32,6 +32,8 @@ mod admission;
 mod ask;
 mod breaker;
 mod budgets;
+#[cfg(test)]
+mod crowd_test;
 pub mod in_process;
 #[cfg(test)]
 mod model_test;
@@ -39,8 +41,10 @@ mod open;
 mod outage;
 pub mod redis;
 mod refusal;
+#[cfg(test)]
+mod slices_test;
 
-use futures::future::BoxFuture;
+use futures::{FutureExt as _, future::BoxFuture};
 
 pub use admission::{Admission, Lease, Reservation};
 pub use ask::{Ask, Extended, Granted, Rates, Used};
@@ -48,7 +52,7 @@ pub use budgets::{BudgetSource, NothingSpent, Period, Spent};
 pub use in_process::InProcessLimits;
 pub use open::open;
 pub use outage::OutageLimits;
-pub use redis::{RedisLimits, RedisOptions};
+pub use redis::{Due, RedisLimits, RedisOptions, SliceOptions};
 pub use refusal::{Denied, Exceeded, Limit, LimitsUnavailable, Rate, Refusal, Scope};
 
 /// Milliseconds of one slot.
@@ -73,4 +77,24 @@ pub trait RateLimits: Send + Sync + 'static {
 
     /// Lets a reservation live for its lease from now; `false` if it is unknown.
     fn renew<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Result<bool, LimitsUnavailable>>;
+
+    /// Gives back what was borrowed ahead, before the process ends.
+    fn close(&self) -> BoxFuture<'_, ()> {
+        futures::future::ready(()).boxed()
+    }
+}
+
+/// Limits that lend some of what is left ahead of requests, which are then served from memory: nothing here waits.
+pub trait Lends: RateLimits {
+    /// As [`RateLimits::reserve`], of what was lent; `None` if it does not suffice.
+    fn draw(&self, ask: &Ask, due: Due) -> Option<Granted>;
+
+    /// As [`RateLimits::extend`], of what was lent; `None` if the request was not drawn, or it does not suffice.
+    fn extend_drawn(&self, ask: &Ask, total: u32, due: Due) -> Option<Extended>;
+
+    /// As [`RateLimits::settle`], if the request was drawn.
+    fn settle_drawn(&self, ask: &Ask, used: Used) -> bool;
+
+    /// Its lease is renewed with what was lent.
+    fn is_drawn(&self, ask: &Ask) -> bool;
 }

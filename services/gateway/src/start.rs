@@ -91,7 +91,7 @@ impl Gateway {
         let (calls, rest) = (CancellationToken::new(), CancellationToken::new());
         let relays = TaskTracker::new();
         let (workers, looking) = Workers::start(&config.workers, &config.cluster_token, rest.clone())?;
-        let (admission, errands) = Admission::start(limits, config.limits.errands_max, rest.clone());
+        let (admission, errands) = Admission::start(Arc::clone(&limits), config.limits.errands_max, rest.clone());
         let (ledger, writing) = Ledger::start(store.clone(), workers.clone(), &config.ledger, rest.clone())?;
         let (prices, pricing) = Prices::start(store.clone(), &config.prices, rest.clone());
         let sweep_interval = ms(config.uploads.sweep_interval_ms);
@@ -158,6 +158,7 @@ impl Gateway {
                 for task in [looking, errands, writing, pricing, sweeping, forgetting, reporting] {
                     task.await?;
                 }
+                limits.close().await;
                 Ok::<_, tokio::task::JoinError>(())
             };
             match tokio::time::timeout(patience, ending).await {

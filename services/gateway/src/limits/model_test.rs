@@ -18,8 +18,8 @@ use uuid::Uuid;
 
 use super::{
     Admission, Ask, BudgetSource, Denied, Exceeded, Extended, Granted, InProcessLimits, Limit, LimitsUnavailable,
-    NothingSpent, OutageLimits, Period, Rate, RateLimits, Rates, RedisLimits, RedisOptions, Refusal, Scope, Spent,
-    Used,
+    NothingSpent, OutageLimits, Period, Rate, RateLimits, Rates, RedisLimits, RedisOptions, Refusal, Scope,
+    SliceOptions, Spent, Used,
 };
 
 const DAY_MS: u64 = 86_400_000;
@@ -374,7 +374,19 @@ fn redis(url: &str, prefix: &str, timeout: Duration) -> RedisLimits {
 
 fn options(prefix: &str, timeout: Duration) -> RedisOptions {
     let settling = Duration::from_millis(100);
-    RedisOptions { prefix: prefix.to_owned(), timeout, ledger_wait: LEDGER_WAIT, settling, clock: None }
+    RedisOptions {
+        prefix: prefix.to_owned(),
+        timeout,
+        ledger_wait: LEDGER_WAIT,
+        settling,
+        slices: slices(),
+        clock: None,
+    }
+}
+
+fn slices() -> SliceOptions {
+    let (valid, lease) = (Duration::from_millis(1_000), Duration::from_secs(5));
+    SliceOptions { hot_per_second: 20, valid, lease, parts: 4 }
 }
 
 /// A request for 5 and 5 tokens, of which there are 1,000 each.

@@ -8,7 +8,7 @@ use store::Store;
 
 use super::{
     BudgetSource, InProcessLimits, LimitsUnavailable, OutageLimits, Period, RateLimits, RedisLimits, RedisOptions,
-    Spent,
+    SliceOptions, Spent,
 };
 use crate::config::{LimitsConfig, ms};
 
@@ -24,6 +24,12 @@ pub fn open(redis: &str, config: &LimitsConfig, store: &Store) -> Result<Arc<dyn
         timeout: ms(config.redis_timeout_ms),
         ledger_wait: wait,
         settling: ms(config.settling_ms),
+        slices: SliceOptions {
+            hot_per_second: config.slice_hot_per_second,
+            valid: ms(config.slice_valid_ms),
+            lease: ms(config.slice_lease_ms),
+            parts: config.slice_parts,
+        },
         #[cfg(test)]
         clock: None,
     };

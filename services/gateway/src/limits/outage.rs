@@ -1,6 +1,8 @@
 //! What happens while the shared limits do not answer: at most a few requests wait for them, then nobody does until one
-//! has found them back. A tenant's plan says what becomes of its requests meanwhile: `closed` refuses them, `open` lets
-//! them go on, counted in this gateway's memory.
+//! has found them back. A tenant's plan says what becomes of its requests meanwhile: `closed` refuses them, `leased` lets
+//! them go on for as long as what this gateway has borrowed ahead lasts, so that what is above a limit is at most what was
+//! lent, and `open` lets them go on, counted in this gateway's memory. With `open` a running answer is extended without
+//! asking: money that it costs beyond a budget is a debt.
 
 use std::{
     sync::Arc,
@@ -11,18 +13,18 @@ use domain::Outage;
 use futures::{FutureExt as _, future::BoxFuture};
 
 use super::{
-    Ask, BudgetSource, Denied, Extended, Granted, InProcessLimits, LimitsUnavailable, RateLimits, Used,
+    Ask, BudgetSource, Denied, Due, Extended, Granted, InProcessLimits, Lends, LimitsUnavailable, RateLimits, Used,
     breaker::Breaker,
 };
 
 /// Shared limits, and what stands in for them.
 pub struct OutageLimits<S> {
-    shared: S,
+    pub(super) shared: S,
     local: InProcessLimits,
     breaker: Breaker,
 }
 
-impl<S: RateLimits> OutageLimits<S> {
+impl<S: Lends> OutageLimits<S> {
     /// After `failures_max` calls in a row without an answer, `shared` is not called for `pause`.
     /// What stands in for it knows from `source` what has been spent.
     pub fn new(
@@ -61,9 +63,12 @@ impl<S: RateLimits> OutageLimits<S> {
     }
 }
 
-impl<S: RateLimits> RateLimits for OutageLimits<S> {
+impl<S: Lends> RateLimits for OutageLimits<S> {
     fn reserve<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Result<Granted, Denied>> {
         async move {
+            if let Some(granted) = self.shared.draw(ask, Due::InTime) {
+                return Ok(granted);
+            }
             let reserved = self.shared.reserve(ask).map(|reserved| match reserved {
                 Err(Denied::Unavailable(error)) => Err(error),
                 answered => Ok(answered),
@@ -71,6 +76,9 @@ impl<S: RateLimits> RateLimits for OutageLimits<S> {
             match (self.ask(reserved).await, ask.outage) {
                 (Ok(answered), _) => answered,
                 (Err(LimitsUnavailable::Silent(_)), Outage::Open) => self.local.reserve(ask).await,
+                (Err(error @ LimitsUnavailable::Silent(_)), Outage::Leased) => {
+                    self.shared.draw(ask, Due::Late).ok_or(Denied::Unavailable(error))
+                }
                 (Err(error), _) => Err(Denied::Unavailable(error)),
             }
         }
@@ -79,11 +87,17 @@ impl<S: RateLimits> RateLimits for OutageLimits<S> {
 
     fn extend<'a>(&'a self, ask: &'a Ask, total: u32) -> BoxFuture<'a, Result<Extended, LimitsUnavailable>> {
         async move {
+            if let Some(extended) = self.shared.extend_drawn(ask, total, Due::InTime) {
+                return Ok(extended);
+            }
             match self.local.extend(ask, total).await? {
                 Extended::Unknown => {}
                 extended => return Ok(extended),
             }
             match (self.ask(self.shared.extend(ask, total)).await, ask.outage) {
+                (Err(error @ LimitsUnavailable::Silent(_)), Outage::Leased) => {
+                    self.shared.extend_drawn(ask, total, Due::Late).ok_or(error)
+                }
                 // What it uses beyond its grant is a debt when it is settled.
                 (Err(LimitsUnavailable::Silent(_)), Outage::Open) => {
                     Ok(Extended::Granted { total, stopped_by: Vec::new() })
@@ -96,7 +110,7 @@ impl<S: RateLimits> RateLimits for OutageLimits<S> {
 
     fn settle<'a>(&'a self, ask: &'a Ask, used: Used) -> BoxFuture<'a, Result<bool, LimitsUnavailable>> {
         async move {
-            if self.local.settle(ask, used).await? {
+            if self.shared.settle_drawn(ask, used) || self.local.settle(ask, used).await? {
                 return Ok(true);
             }
             self.ask(self.shared.settle(ask, used)).await
@@ -106,11 +120,15 @@ impl<S: RateLimits> RateLimits for OutageLimits<S> {
 
     fn renew<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Result<bool, LimitsUnavailable>> {
         async move {
-            if self.local.renew(ask).await? {
+            if self.shared.is_drawn(ask) || self.local.renew(ask).await? {
                 return Ok(true);
             }
             self.ask(self.shared.renew(ask)).await
         }
         .boxed()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.shared.close()
     }
 }

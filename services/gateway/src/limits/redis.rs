@@ -12,11 +12,16 @@
 //! requests that were adopted, so that each one is counted once. Windows and concurrency begin anew, with what is adopted.
 
 mod generation;
+mod lender;
 mod live;
+mod slices;
 mod watch;
 mod wire;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use domain::RequestId;
 use futures::{FutureExt as _, future::BoxFuture};
@@ -27,11 +32,14 @@ use redis::{
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    Ask, BudgetSource, Denied, Extended, Granted, LimitsUnavailable, Period, RateLimits, SEEDS_MAX, SLOT_MS, Used,
-    budgets::Ledger,
+    Ask, BudgetSource, Denied, Extended, Granted, Lends, LimitsUnavailable, Period, RateLimits, SEEDS_MAX, SLOT_MS,
+    Used, budgets::Ledger,
 };
 use generation::{Generation, Generations};
+pub use lender::SliceOptions;
 use live::Live;
+pub use slices::Due;
+use slices::Slices;
 use wire::{UNKNOWN, count, millis, nonsense};
 
 /// The body of the script; where the time comes from is the only thing that differs in tests.
@@ -41,6 +49,7 @@ const BODY: &str = concat!(
     include_str!("script/money.lua"),
     include_str!("script/reservations.lua"),
     include_str!("script/reserve.lua"),
+    include_str!("script/slices.lua"),
     include_str!("script/run.lua"),
 );
 const SERVER_CLOCK: &str =
@@ -52,7 +61,7 @@ const CLOCK_OF_THE_TEST: &str = "local now = tonumber(table.remove(ARGV))\n";
 /// the ledger for what was spent takes longer by at most `settling` and `ledger_wait`.
 pub struct RedisLimits {
     shared: Arc<Shared>,
-    _watch: AbortOnDropHandle<()>,
+    _tasks: [AbortOnDropHandle<()>; 2],
 }
 
 #[derive(Clone, Debug)]
@@ -65,6 +74,7 @@ pub struct RedisOptions {
     pub ledger_wait: Duration,
     /// From a loss of data to the first look into the ledger.
     pub settling: Duration,
+    pub slices: SliceOptions,
     /// Milliseconds since 1970 in the place of the server's clock.
     #[cfg(test)]
     pub clock: Option<Arc<std::sync::atomic::AtomicU64>>,
@@ -78,6 +88,7 @@ struct Shared {
     ledger: Ledger,
     generations: Generations,
     live: Live,
+    slices: Slices,
 }
 
 impl RedisLimits {
@@ -101,10 +112,11 @@ impl RedisLimits {
             ledger: Ledger::new(source, options.ledger_wait),
             generations: Generations::new(&options.prefix, options.settling),
             live: Live::default(),
+            slices: Slices::default(),
             options,
         });
-        let watch = AbortOnDropHandle::new(tokio::spawn(watch::watch(Arc::clone(&shared))));
-        Ok(Self { shared, _watch: watch })
+        let tasks = [tokio::spawn(watch::watch(Arc::clone(&shared))), tokio::spawn(lender::lend(Arc::clone(&shared)))];
+        Ok(Self { shared, _tasks: tasks.map(AbortOnDropHandle::new) })
     }
 }
 
@@ -198,13 +210,19 @@ impl RateLimits for RedisLimits {
         async move {
             // Known as running before it is charged: should the answer be lost, it is ended all the same.
             self.shared.live.begins(ask);
-            let answer = self.shared.call_seeded("reserve", ask, &wire::reserve(ask)).await;
-            let (answer, generation) = answer.map_err(Denied::Unavailable)?;
+            let arguments = wire::reserve(ask);
+            let reserve = || self.shared.call_seeded("reserve", ask, &arguments);
+            let (mut answer, mut generation) = reserve().await.map_err(Denied::Unavailable)?;
+            // What is in the way may be what was borrowed here.
+            if answer.len() > 2 && lender::give_back(&self.shared, (ask.tenant, ask.key)).await {
+                (answer, generation) = reserve().await.map_err(Denied::Unavailable)?;
+            }
             match answer[..] {
                 [output, slot] => match (u32::try_from(output), u64::try_from(slot)) {
                     (Ok(output), Ok(slot)) => {
                         let granted = Granted { output, at_ms: slot * SLOT_MS };
                         self.shared.live.granted(ask, granted, &generation.token);
+                        self.shared.slices.noticed(ask, granted, Instant::now());
                         Ok(granted)
                     }
                     _ => Err(Denied::Unavailable(nonsense())),
@@ -220,6 +238,11 @@ impl RateLimits for RedisLimits {
 
     fn extend<'a>(&'a self, ask: &'a Ask, total: u32) -> BoxFuture<'a, Result<Extended, LimitsUnavailable>> {
         async move {
+            if self.shared.slices.has(ask)
+                && let Some(extended) = self.shared.raise(ask, total).await?
+            {
+                return Ok(extended);
+            }
             for _ in 0..2 {
                 let (answer, _) = self.shared.call_seeded("extend", ask, &wire::extend(ask, total)).await?;
                 if let Some((&total, stopped_by)) = answer.split_first() {
@@ -252,9 +275,60 @@ impl RateLimits for RedisLimits {
         }
         .boxed()
     }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        lender::give_all_back(&self.shared).boxed()
+    }
+}
+
+/// What is drawn from slices is neither asked of Redis nor told it at once.
+impl Lends for RedisLimits {
+    fn draw(&self, ask: &Ask, due: Due) -> Option<Granted> {
+        let generation = self.shared.generations.known();
+        let token = generation.as_ref().map(|generation| &*generation.token);
+        let (granted, token) = self.shared.slices.draw(ask, due, token)?;
+        self.shared.live.begins(ask);
+        self.shared.live.granted(ask, granted, &token);
+        Some(granted)
+    }
+
+    fn extend_drawn(&self, ask: &Ask, total: u32, due: Due) -> Option<Extended> {
+        let generation = self.shared.generations.known();
+        let token = generation.as_ref().map(|generation| &*generation.token);
+        let extended = self.shared.slices.extend(ask, total, due, token)?;
+        if let Extended::Granted { total, .. } = extended {
+            self.shared.live.extended(ask, total);
+        }
+        Some(extended)
+    }
+
+    fn settle_drawn(&self, ask: &Ask, used: Used) -> bool {
+        let drawn = self.shared.slices.settle(ask, used);
+        if drawn {
+            self.shared.live.ended(ask);
+        }
+        drawn
+    }
+
+    fn is_drawn(&self, ask: &Ask) -> bool {
+        self.shared.slices.has(ask)
+    }
 }
 
 impl Shared {
+    /// An extension of a request that runs on a slice, for which there is not enough here: its slice gets more. `None` if
+    /// the slice is gone.
+    async fn raise(&self, ask: &Ask, total: u32) -> Result<Option<Extended>, LimitsUnavailable> {
+        let Some((slice, wanted)) = self.slices.to_raise(ask, total) else { return Ok(None) };
+        let slice = Ask { id: slice, ..ask.clone() };
+        let lent = self.borrow(&slice, wanted, Duration::ZERO, 1).await;
+        let granted = self.slices.raised(ask, total, lent.as_ref().ok().map(|lent| lent.holds));
+        let (lent, Some(granted)) = (lent?, granted) else { return Ok(None) };
+        self.live.extended(ask, granted);
+        let stopped_by = if granted < total { lent.stopped_by } else { Vec::new() };
+        Ok(Some(Extended::Granted { total: granted, stopped_by }))
+    }
+
     async fn settle(&self, ask: &Ask, used: Used) -> Result<bool, LimitsUnavailable> {
         let generation = self.generation().await?;
         let used = [used.input, used.output, ask.cost(used)].map(count);
@@ -269,6 +343,7 @@ impl Shared {
         let Some((begun, total)) = self.live.lost(ask, &generation.token) else { return Ok(false) };
         let _: Vec<i64> = self.call("adopt", ask, &generation, &wire::adopt(ask, begun, total)).await?;
         self.live.adopted(ask, &generation.token);
+        self.slices.forget(ask);
         Ok(true)
     }
 }

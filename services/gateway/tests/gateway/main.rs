@@ -2,6 +2,7 @@
 
 mod admin;
 mod auth;
+mod budgets;
 mod fake_worker;
 mod generate;
 mod grants;

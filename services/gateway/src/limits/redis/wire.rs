@@ -27,6 +27,17 @@ pub fn extend(ask: &Ask, total: u32) -> Vec<i64> {
     arguments
 }
 
+/// What `borrow` takes: how long it is valid and leased in milliseconds, into how many parts what is left is divided; what
+/// it should hold.
+pub fn borrow(ask: &Ask, terms: [i64; 3], wanted: [u64; 5]) -> Vec<i64> {
+    let mut arguments: Vec<_> = terms.into();
+    arguments.extend(wanted.map(count));
+    for rates in [ask.of_tenant, ask.of_key] {
+        arguments.extend(RATES.map(|rate| most(rates, rate)));
+    }
+    arguments
+}
+
 /// What `adopt` takes.
 pub fn adopt(ask: &Ask, begun: Granted, total: u32) -> Vec<i64> {
     let [tenant, key] = ask.budgeted();
@@ -40,6 +51,7 @@ pub fn adopt(ask: &Ask, begun: Granted, total: u32) -> Vec<i64> {
         count(day),
         count(month),
         count(ask.cost_at_most(total.into())),
+        count(ask.cost_at_most(begun.output.into())),
     ]
 }
 

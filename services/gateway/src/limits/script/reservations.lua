@@ -1,12 +1,14 @@
 -- What is remembered of a running request:
--- "<scopes>|<slot>:<input>|<slot>:<output>,<slot>:<output>…|<budgets>:<day>:<month>:<cost>|<generation>", scopes being 1
--- (tenant) or 2 (tenant and key), and budgets the scopes that money was charged to, as in money.lua.
+-- "<scopes>|<slot>:<input>|<slot>:<output>,<slot>:<output>…|<budgets>:<day>:<month>:<cost>|<generation>|<requests>:<seats>",
+-- scopes being 1 (tenant) or 2 (tenant and key), budgets the scopes that money was charged to, as in money.lua, and the last
+-- two 1 unless it is a slice.
 
 local function drop_expired_leases()
   for _, scope in ipairs(scopes) do
     for _, expired in ipairs(redis.call('zrangebyscore', scope.leases, '-inf', now)) do
       redis.call('zrem', scope.leases, expired)
-      redis.call('hdel', reservations, expired)
+      -- Without the number of a slice's seat.
+      redis.call('hdel', reservations, expired:match('^[^:]+'))
     end
   end
 end
@@ -33,8 +35,8 @@ end
 local function read_held()
   local text = redis.call('hget', reservations, id)
   if not text then return nil end
-  local count, slot, input, rest, mask, day, month, cost, of =
-    text:match('^(%d)|(%d+):(%d+)|(.*)|(%d):(%d+):(%d+):(%d+)|(.*)$')
+  local count, slot, input, rest, mask, day, month, cost, of, requests, seats =
+    text:match('^(%d)|(%d+):(%d+)|(.*)|(%d):(%d+):(%d+):(%d+)|(.*)|(%d+):(%d+)$')
   local grants, granted = {}, 0
   for at, amount in rest:gmatch('(%d+):(%d+)') do
     grants[#grants + 1] = { slot = tonumber(at), amount = tonumber(amount) }
@@ -42,7 +44,7 @@ local function read_held()
   end
   return { count = tonumber(count), slot = tonumber(slot), input = tonumber(input), grants = grants, granted = granted,
            mask = tonumber(mask), period = { day = tonumber(day), month = tonumber(month) }, cost = tonumber(cost),
-           generation = of }
+           generation = of, requests = tonumber(requests), seats = tonumber(seats) }
 end
 
 local function write_held(held)
@@ -50,6 +52,7 @@ local function write_held(held)
   for _, grant in ipairs(held.grants) do
     grants[#grants + 1] = string.format('%.0f:%.0f', grant.slot, grant.amount)
   end
-  redis.call('hset', reservations, id, string.format('%d|%.0f:%.0f|%s|%d:%.0f:%.0f:%.0f|%s', held.count, held.slot,
-    held.input, table.concat(grants, ','), held.mask, held.period.day, held.period.month, held.cost, held.generation))
+  redis.call('hset', reservations, id, string.format('%d|%.0f:%.0f|%s|%d:%.0f:%.0f:%.0f|%s|%.0f:%.0f',
+    held.count, held.slot, held.input, table.concat(grants, ','), held.mask, held.period.day, held.period.month,
+    held.cost, held.generation, held.requests or 1, held.seats or 1))
 end

@@ -126,11 +126,11 @@ local function settle(n)
 end
 
 -- After a loss of data, by the gateway of a running request. Input tokens, output tokens granted, lease in ms, how many
--- scopes are charged, the scopes of budgets, the day and month of its beginning, what its grant costs -> nothing. Nothing is
--- refused: it runs. Where the ledger was read without it, it is in what the ledger holds for requests that are open.
+-- scopes are charged, the scopes of budgets, the day and month of its beginning, what its grant costs, and what it cost
+-- to begin with, which is what the ledger holds for it while it is open -> nothing. Nothing is refused: it runs.
 local function adopt(n)
   local held = read_held()
-  local granted, mask, period, cost = n[2], n[5], { day = n[6], month = n[7] }, n[8]
+  local granted, mask, period, cost, of_ledger = n[2], n[5], { day = n[6], month = n[7] }, n[8], n[9]
   if not held then
     held = { count = n[4], slot = slot_now, input = n[1], grants = {}, granted = 0, cost = 0, generation = '' }
     for scope = 1, held.count do
@@ -148,7 +148,7 @@ local function adopt(n)
     for scope = 1, 2 do
       if has(mask, scope) then
         claim(scopes[scope].money)
-        if redis.call('hexists', scopes[scope].money, 'd' .. period.day) == 1 then charged = cost end
+        if redis.call('hexists', scopes[scope].money, 'd' .. period.day) == 1 then charged = of_ledger end
       end
     end
     if mask > 0 and charged == 0 then
