@@ -109,10 +109,11 @@ def completions():
     def complete(prompt, **settings):
         return client.completions.create(model="base", prompt=prompt, temperature=0, max_tokens=8, **settings)
 
-    one = complete("What does E-17")
+    prompt = "<|im_start|>user\nWhat does E-17 mean?<|im_end|>\n<|im_start|>assistant\n"
+    one = complete(prompt)
     assert one.object == "text_completion" and one.choices[0].text and one.usage.completion_tokens <= 8
-    assert complete(["What does E-17"]).choices[0].text == one.choices[0].text
-    assert "".join(chunk.choices[0].text for chunk in complete("What does E-17", stream=True)) == one.choices[0].text
+    assert complete([prompt]).choices[0].text == one.choices[0].text
+    assert "".join(chunk.choices[0].text for chunk in complete(prompt, stream=True)) == one.choices[0].text
     ids = complete([5, 6, 7])
     assert ids.usage.prompt_tokens == 3 and complete([[5, 6, 7]]).choices[0].text == ids.choices[0].text
     assert refused(openai.BadRequestError, lambda: complete(["a", "b"])).param == "prompt"

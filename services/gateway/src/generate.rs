@@ -16,7 +16,7 @@ use crate::{
     config::{GatewayConfig, ms},
     guard::Session,
     ledger::Ledger,
-    limits::{Admission, Ask, Lease, Reservation},
+    limits::{Admission, Ask, Lease, Left, Reservation},
     meter::Meter,
     metrics::Metrics,
     models::{Models, PinnedModel, tenant_of},
@@ -119,21 +119,31 @@ impl Generator {
         max_tokens: u32,
         price: Price,
     ) -> Result<Reservation, Fault> {
+        let output = max_tokens.min(self.config.generate.grant_tokens);
+        let ask = self.ask(session, u32::try_from(prompt).unwrap_or(u32::MAX), output, price)?;
+        self.admission.reserve(ask).await
+    }
+
+    /// What the caller has left of its limits per minute; charges nothing.
+    pub async fn limits_left(&self, session: &Session) -> Result<Vec<Left>, Fault> {
+        Ok(self.admission.left(&self.ask(session, 0, 0, Price::default())?).await)
+    }
+
+    fn ask(&self, session: &Session, input_tokens: u32, output_tokens: u32, price: Price) -> Result<Ask, Fault> {
         let (tenant, key) = tenant_of(&session.identity)?;
         let Identity { limits, key_limits, outage, .. } = session.identity;
-        let ask = Ask {
+        Ok(Ask {
             id: session.id,
             tenant,
             key,
-            input_tokens: u32::try_from(prompt).unwrap_or(u32::MAX),
-            output_tokens: max_tokens.min(self.config.generate.grant_tokens),
+            input_tokens,
+            output_tokens,
             of_tenant: limits.into(),
             of_key: key_limits.into(),
             price,
             lease: ms(self.config.limits.lease_ms),
             outage,
-        };
-        self.admission.reserve(ask).await
+        })
     }
 
     /// What the ledger holds for the request until it ends.

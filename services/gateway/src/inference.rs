@@ -13,6 +13,7 @@ use crate::{
     edge::{answer, refuse, session},
     generate::Generator,
     guard::Session,
+    limits::Left,
     models::{PinnedModel, tenant_of},
     parse,
     repeats::{Answering, Repeats},
@@ -38,10 +39,15 @@ impl Inference {
     /// Checks a request and begins its answer.
     pub async fn begin(&self, session: Session, request: v1::GenerateRequest) -> Result<Answering, Fault> {
         let started = async {
-            let request = parse::generate(request, &self.generator.config.generate, rand::random)?;
+            let request = parse::generate(request, &self.generator.config.generate, draw_seed)?;
             self.repeats.answer(&self.generator, session, request).await
         };
         started.await.inspect_err(|fault| self.generator.metrics.refused(fault))
+    }
+
+    /// What the caller has left of its limits per minute.
+    pub async fn limits_left(&self, session: &Session) -> Result<Vec<Left>, Fault> {
+        self.generator.limits_left(session).await
     }
 
     pub async fn model(&self, session: &Session, name: &str) -> Result<v1::Model, Fault> {
@@ -147,6 +153,11 @@ fn wire_model(name: &ModelName, model: &PinnedModel) -> v1::Model {
         context_length: model.base.context_length,
         update_time: model.updated_at.map(parse::wire_time),
     }
+}
+
+/// One that a client whose numbers are doubles can send back as it was told.
+fn draw_seed() -> u64 {
+    rand::random::<u64>() >> 11
 }
 
 pub fn wire_step(step: Step, id: RequestId, seed: u64) -> v1::GenerateResponse {

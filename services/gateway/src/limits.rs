@@ -35,6 +35,7 @@ mod budgets;
 #[cfg(test)]
 mod crowd_test;
 pub mod in_process;
+mod left;
 #[cfg(test)]
 mod model_test;
 mod open;
@@ -50,6 +51,7 @@ pub use admission::{Admission, Lease, Reservation};
 pub use ask::{Ask, Extended, Granted, Rates, Used};
 pub use budgets::{BudgetSource, NothingSpent, Period, Spent};
 pub use in_process::InProcessLimits;
+pub use left::Left;
 pub use open::open;
 pub use outage::OutageLimits;
 pub use redis::{Due, RedisLimits, RedisOptions, SliceOptions};
@@ -77,6 +79,11 @@ pub trait RateLimits: Send + Sync + 'static {
 
     /// Lets a reservation live for its lease from now; `false` if it is unknown.
     fn renew<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Result<bool, LimitsUnavailable>>;
+
+    /// What is left now of the limits per minute that such a request has; charges nothing. Who does not know says nothing.
+    fn left<'a>(&'a self, _ask: &'a Ask) -> BoxFuture<'a, Vec<Left>> {
+        futures::future::ready(Vec::new()).boxed()
+    }
 
     /// Gives back what was borrowed ahead, before the process ends.
     fn close(&self) -> BoxFuture<'_, ()> {

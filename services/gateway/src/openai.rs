@@ -7,6 +7,7 @@ mod chat;
 mod completion;
 mod error;
 mod fields;
+mod limits;
 mod models;
 mod request;
 mod shape;
@@ -21,7 +22,7 @@ use axum::{
     http::HeaderValue,
     middleware::{self, Next},
     response::Response,
-    routing::{any, get, post},
+    routing::{get, post},
 };
 use domain::{Fault, RequestId};
 
@@ -33,6 +34,7 @@ use crate::{
     inference::Inference,
     repeats::Answering,
 };
+pub use error::unknown_route;
 use request::Asked;
 use shape::{Api, Head};
 
@@ -57,7 +59,6 @@ impl OpenAi {
             .route("/v1/models/{*model}", get(get_model))
             .with_state(self)
             .route_layer(middleware::from_fn_with_state(guard, guarded))
-            .route("/v1/{*rest}", any(error::unknown_route))
     }
 
     async fn generate(&self, api: Api, request: Request) -> Response {
@@ -70,13 +71,15 @@ impl OpenAi {
             };
             request.client_request_id = request::idempotency_key(&parts.headers)?;
             let model = request.model.clone();
-            let begun = self.inference.begin(session, request).await;
+            let begun = self.inference.begin(session.clone(), request).await;
             let Answering { id, seed, repeated, steps } = begun.map_err(|fault| request::in_words_of(api, fault))?;
+            let left = self.inference.limits_left(&session).await?;
             let head = Head::new(api, id, model, seed);
             let mut response = match options.stream {
                 true => stream::respond(head, options, steps),
                 false => stream::collect(head, steps).await?,
             };
+            limits::tell(response.headers_mut(), &left);
             if repeated {
                 response.headers_mut().insert(request::REPLAYED, HeaderValue::from_static("true"));
             }

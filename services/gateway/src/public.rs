@@ -3,7 +3,13 @@
 
 use std::sync::Arc;
 
-use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::{
+    extract::Request,
+    http::{HeaderName, HeaderValue, Method, header},
+    response::Response,
+};
+use chassis::status::status_of;
+use domain::{Fault, Reason};
 use proto::v1::inference_service_server::InferenceServiceServer;
 use tonic::service::Routes;
 use tonic_web::GrpcWebLayer;
@@ -13,7 +19,7 @@ use crate::{
     config::GatewayConfig,
     guard::{Guard, REQUEST_ID},
     inference::Inference,
-    openai::OpenAi,
+    openai::{self, OpenAi},
 };
 
 /// How long a browser may remember what it was allowed.
@@ -26,11 +32,21 @@ pub fn routes(inference: Arc<Inference>, guard: &Guard, config: &Arc<GatewayConf
         .max_decoding_message_size(config.calls.message_bytes_max);
     let grpc = Routes::new(guard.before(service)).into_axum_router().layer(GrpcWebLayer::new());
     let openai = OpenAi::new(inference, Arc::clone(config)).routes(guard.clone());
-    let all = grpc.merge(openai);
+    let all = grpc.merge(openai).fallback(nowhere);
     let origins: Vec<HeaderValue> =
         config.http.allowed_origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()).collect();
     // Without the layer there is no word of CORS in any answer, and browsers let no other page read one.
     Routes::from(if origins.is_empty() { all } else { all.layer(cors(origins)) })
+}
+
+/// What no service and no route is named like.
+async fn nowhere(request: Request) -> Response {
+    let kind = request.headers().get(header::CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
+    if kind.starts_with(b"application/grpc") {
+        let fault = Fault::new(Reason::Unimplemented, "there is no such service");
+        return status_of(&fault, "").into_http();
+    }
+    openai::unknown_route(request.method(), request.uri())
 }
 
 fn cors(origins: Vec<HeaderValue>) -> CorsLayer {

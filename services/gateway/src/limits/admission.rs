@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::{Ask, Denied, Extended, Granted, LimitsUnavailable, RateLimits, Used};
+use super::{Ask, Denied, Extended, Granted, Left, LimitsUnavailable, RateLimits, Used};
 use crate::inbox;
 
 /// Settles and renewals under way at the same time.
@@ -76,6 +76,13 @@ impl Admission {
                     .retry_after(Duration::from_secs(1)))
             }
         }
+    }
+}
+
+impl Admission {
+    /// What is left of the limits per minute that such a request has.
+    pub async fn left(&self, ask: &Ask) -> Vec<Left> {
+        self.limits.left(ask).await
     }
 }
 

@@ -13,8 +13,8 @@ use domain::TenantId;
 use futures::{FutureExt as _, future::BoxFuture};
 
 use super::{
-    Ask, BudgetSource, Denied, Extended, Granted, LimitsUnavailable, NothingSpent, Period, RateLimits, SEEDS_MAX, Used,
-    budgets::Ledger,
+    Ask, BudgetSource, Denied, Extended, Granted, Left, LimitsUnavailable, NothingSpent, Period, RateLimits, SEEDS_MAX,
+    Used, budgets::Ledger,
 };
 use tenant::{Tenant, millis};
 
@@ -117,5 +117,10 @@ impl RateLimits for InProcessLimits {
     fn renew<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Result<bool, LimitsUnavailable>> {
         let known = self.on(ask, |tenant, now| tenant.renew(ask.id, now + millis(ask.lease)));
         futures::future::ready(Ok(known)).boxed()
+    }
+
+    fn left<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Vec<Left>> {
+        let left = self.on(ask, |tenant, now| tenant.left(ask, now));
+        futures::future::ready(left).boxed()
     }
 }

@@ -13,8 +13,8 @@ use domain::Outage;
 use futures::{FutureExt as _, future::BoxFuture};
 
 use super::{
-    Ask, BudgetSource, Denied, Due, Extended, Granted, InProcessLimits, Lends, LimitsUnavailable, RateLimits, Used,
-    breaker::Breaker,
+    Ask, BudgetSource, Denied, Due, Extended, Granted, InProcessLimits, Left, Lends, LimitsUnavailable, RateLimits,
+    Used, breaker::Breaker,
 };
 
 /// Shared limits, and what stands in for them.
@@ -126,6 +126,10 @@ impl<S: Lends> RateLimits for OutageLimits<S> {
             self.ask(self.shared.renew(ask)).await
         }
         .boxed()
+    }
+
+    fn left<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Vec<Left>> {
+        async move { self.ask(self.shared.left(ask).map(Ok)).await.unwrap_or_default() }.boxed()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

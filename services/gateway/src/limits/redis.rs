@@ -32,8 +32,8 @@ use redis::{
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    Ask, BudgetSource, Denied, Extended, Granted, Lends, LimitsUnavailable, Period, RateLimits, SEEDS_MAX, SLOT_MS,
-    Used, budgets::Ledger,
+    Ask, BudgetSource, Denied, Extended, Granted, Left, Lends, LimitsUnavailable, Period, RateLimits, SEEDS_MAX,
+    SLOT_MS, Used, budgets::Ledger,
 };
 use generation::{Generation, Generations};
 pub use lender::SliceOptions;
@@ -272,6 +272,14 @@ impl RateLimits for RedisLimits {
             let generation = self.shared.generation().await?;
             let known: Vec<i64> = self.shared.call("renew", ask, &generation, &[millis(ask.lease)]).await?;
             Ok(known == [1] || self.shared.adopt(ask).await?)
+        }
+        .boxed()
+    }
+
+    fn left<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Vec<Left>> {
+        async move {
+            let told = async { self.shared.call("left", ask, &self.shared.generation().await?, &[]).await };
+            told.await.map_or_else(|_| Vec::new(), |told: Vec<i64>| wire::left(ask, &told))
         }
         .boxed()
     }

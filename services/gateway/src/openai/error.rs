@@ -49,7 +49,7 @@ pub fn body(fault: &Fault, id: Option<RequestId>) -> Value {
     }})
 }
 
-pub async fn unknown_route(method: Method, uri: Uri) -> Response<Body> {
+pub fn unknown_route(method: &Method, uri: &Uri) -> Response<Body> {
     let message = format!("Unknown request URL: {method} {}", uri.path());
     status(StatusCode::NOT_FOUND, &message, "unknown_url")
 }

@@ -223,7 +223,9 @@ async fn every_route_is_closed_to_whom_its_rpc_is_closed() {
         let welcome = request(method, &path, &[("authorization", &bearer(&acme.key))], asked);
         assert_eq!(send(&platform, welcome).await.status, 200, "{path}");
     }
-    assert_eq!(send(&platform, get("/v1/embeddings", &acme.key)).await.refused().1, "unknown_url");
+    for path in ["/v1/embeddings", "/v1/", "/", "/v1/models/"] {
+        assert_eq!(send(&platform, get(path, &acme.key)).await.refused().1, "unknown_url", "{path}");
+    }
     assert_eq!(send(&platform, get(CHAT, &acme.key)).await.status, 405);
     platform.stop().await;
 }
@@ -258,7 +260,10 @@ async fn limits_are_refusals_with_the_time_to_come_back() {
     let platform = Platform::start(&[&worker]).await;
     let one_a_minute = v1::TenantLimits { requests_per_minute: 1, ..v1::TenantLimits::default() };
     let acme = platform.tenant("acme", one_a_minute).await;
-    assert_eq!(send(&platform, post(CHAT, &acme.key, &chat())).await.status, 200);
+    let told = send(&platform, post(CHAT, &acme.key, &chat())).await;
+    let limit = |what: &str| told.header(&format!("x-ratelimit-{what}")).to_owned();
+    assert_eq!((limit("limit-requests"), limit("remaining-requests")), ("1".to_owned(), "0".to_owned()));
+    assert!(limit("reset-requests").ends_with('s') && limit("remaining-tokens").parse::<u64>().is_ok());
     let refused = send(&platform, post(CHAT, &acme.key, &chat())).await;
     assert_eq!((refused.status, refused.refused().1.as_str()), (429, "rate_limit_exceeded"));
     let seconds: u64 = refused.header("retry-after").parse().expect("seconds");

@@ -114,6 +114,11 @@ impl Window {
         self.0.values().sum()
     }
 
+    /// Milliseconds until all of it has passed.
+    pub fn passes_ms(&self, now: u64) -> u64 {
+        self.0.last_key_value().map_or(0, |(slot, _)| ((slot + WINDOW_SLOTS) * SLOT_MS).saturating_sub(now))
+    }
+
     /// By how much `amount` more would be above `most`, if so, and when it will not be any more.
     pub fn exceeded(&self, amount: u64, most: u64, now: u64) -> Option<(u64, Option<Duration>)> {
         let over = (self.sum() + amount).checked_sub(most).filter(|over| *over > 0)?;

@@ -7,8 +7,11 @@ use std::{
 
 use domain::{ApiKeyId, RequestId};
 
-use super::{Unknown, counts::Counts};
-use crate::limits::{Ask, Extended, Granted, Limit, Period, Rate, Refusal, SLOT_MS, Scope, Spent, Used};
+use super::{
+    Unknown,
+    counts::{Counts, Window},
+};
+use crate::limits::{Ask, Extended, Granted, Left, Limit, Period, Rate, Refusal, SLOT_MS, Scope, Spent, Used};
 
 #[derive(Default)]
 pub struct Tenant {
@@ -123,6 +126,14 @@ impl Tenant {
         self.scopes(key).for_each(|counts| *counts.leases.entry(expires_ms).or_default() += 1);
         self.leases.entry(expires_ms).or_default().insert(id);
         true
+    }
+
+    pub fn left(&self, ask: &Ask, now: u64) -> Vec<Left> {
+        let windows = [Some(&self.own), self.keys.get(&ask.key)].map(|counts| {
+            let of = |window: &Window| (window.sum(), window.passes_ms(now));
+            counts.map(|counts| [of(&counts.requests), of(&counts.input), of(&counts.output)]).unwrap_or_default()
+        });
+        Left::of(ask, &windows)
     }
 
     /// Takes over what the ledger says of money that is still unknown.

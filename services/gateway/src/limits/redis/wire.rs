@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::limits::{
-    Ask, Denied, Exceeded, Granted, Limit, LimitsUnavailable, Period, Rate, Rates, Refusal, Scope, ask::worst,
+    Ask, Denied, Exceeded, Granted, Left, Limit, LimitsUnavailable, Period, Rate, Rates, Refusal, Scope, ask::worst,
 };
 
 /// What `reserve` takes.
@@ -53,6 +53,14 @@ pub fn adopt(ask: &Ask, begun: Granted, total: u32) -> Vec<i64> {
         count(ask.cost_at_most(total.into())),
         count(ask.cost_at_most(begun.output.into())),
     ]
+}
+
+/// What `left` told.
+pub fn left(ask: &Ask, told: &[i64]) -> Vec<Left> {
+    let mut numbers = told.iter().map(|number| u64::try_from(*number).unwrap_or_default());
+    let mut number = || numbers.next().unwrap_or_default();
+    let windows = std::array::from_fn(|_| std::array::from_fn(|_| (number(), number())));
+    Left::of(ask, &windows)
 }
 
 /// Pairs of a scope and a limit.

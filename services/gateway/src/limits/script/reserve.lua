@@ -163,6 +163,19 @@ local function adopt(n)
   return {}
 end
 
+-- -> of the tenant, then of the key: of requests, input and output the sum, and milliseconds until all of it has passed
+local function left()
+  local answer = {}
+  for _, scope in ipairs(scopes) do
+    for _, key in ipairs({ scope.requests, scope.input, scope.output }) do
+      local slots, sum = read_window(key)
+      answer[#answer + 1] = sum
+      answer[#answer + 1] = #slots > 0 and (slots[#slots].slot + WINDOW_SLOTS) * SLOT_MS - now or 0
+    end
+  end
+  return answer
+end
+
 -- lease in ms -> whether it was known
 local function renew(n)
   local held = read_held()
