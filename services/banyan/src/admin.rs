@@ -1,6 +1,8 @@
-//! The verbs that manage plans, prices, tenants, keys and adapters, and read the ledger: thin clients of the admin services.
+//! The verbs that manage plans, prices, tenants, keys and adapters, and read the ledger and the audit trail: thin clients of
+//! the admin services.
 
 mod adapter;
+mod audit;
 mod key;
 mod ledger;
 mod limits;
@@ -10,6 +12,7 @@ mod tenant;
 mod usage;
 
 pub use adapter::adapter;
+pub use audit::audit;
 pub use key::key;
 pub use ledger::ledger;
 pub use plan::plan;

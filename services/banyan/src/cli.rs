@@ -1,9 +1,11 @@
 //! What can be typed: verbs, flags and their help. It decides nothing; each verb's module acts on what was parsed.
 
 mod admin;
+mod audit;
 mod bench;
 mod connection;
 mod inference;
+mod key;
 mod ledger;
 mod load;
 mod local;
@@ -11,15 +13,17 @@ mod price;
 mod process;
 
 pub use admin::{
-    AdapterArgs, AdapterVerb, KeyArgs, KeyLimitArgs, KeyVerb, LimitArgs, OutageArg, PlanArgs, PlanTermsArgs, PlanVerb,
-    RoleArg, TenantArgs, TenantVerb,
+    AdapterArgs, AdapterVerb, KeyLimitArgs, LimitArgs, OutageArg, PlanArgs, PlanTermsArgs, PlanVerb, TenantArgs,
+    TenantVerb,
 };
+pub use audit::{AuditArgs, AuditVerb, KnownEntry};
 pub use bench::{
     BenchArgs, BenchBaseArgs, BenchMode, CeilingArgs, ClientsBenchArgs, ColdFromArgs, CpuArgs, FairnessBenchArgs,
     GatewayBenchArgs, LoadBenchArgs, MachineBenchArgs, PhaseArg, SpeedBenchArgs, StormBenchArgs, SwapBenchArgs,
 };
 pub use connection::{ConnectionArgs, DataArgs};
 pub use inference::{ChatArgs, FormatArgs, GenerateArgs, ModelsArgs, SamplingArgs};
+pub use key::{KeyArgs, KeyFieldArgs, KeyNameArgs, KeyVerb, Period, RoleArg};
 pub use ledger::{GroupByArg, InvoiceArgs, InvoiceFormatArg, LedgerArgs, LedgerVerb, UsageArgs};
 pub use load::{LoadArgs, LoadCase};
 pub use local::{DtypeArg, InspectArgs, ScoreArgs};
@@ -85,8 +89,10 @@ pub enum Verb {
     Ledger(LedgerArgs),
     /// Create, list, show, change and delete tenants.
     Tenant(TenantArgs),
-    /// Create, list, show and revoke API keys.
+    /// Create, list, show, change, rotate and revoke API keys.
     Key(KeyArgs),
+    /// List, export and verify the audit trail.
+    Audit(AuditArgs),
     /// Upload adapter versions, show what was loaded, move and roll back aliases.
     Adapter(AdapterArgs),
     /// Judge an adapter against a base model without a server: the load receipt, or every refusal.

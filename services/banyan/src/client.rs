@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use proto::v1::{
     adapter_service_client::AdapterServiceClient, api_key_service_client::ApiKeyServiceClient,
-    inference_service_client::InferenceServiceClient, ledger_service_client::LedgerServiceClient,
-    plan_service_client::PlanServiceClient, price_service_client::PriceServiceClient,
-    tenant_service_client::TenantServiceClient,
+    audit_service_client::AuditServiceClient, inference_service_client::InferenceServiceClient,
+    ledger_service_client::LedgerServiceClient, plan_service_client::PlanServiceClient,
+    price_service_client::PriceServiceClient, tenant_service_client::TenantServiceClient,
 };
 use tonic::{
     Request, Status,
@@ -92,6 +92,10 @@ impl Admin {
 
     pub fn keys(&self) -> ApiKeyServiceClient<Connection> {
         ApiKeyServiceClient::new(self.connection.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    pub fn audit(&self) -> AuditServiceClient<Connection> {
+        AuditServiceClient::new(self.connection.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     pub fn adapters(&self) -> AdapterServiceClient<Connection> {

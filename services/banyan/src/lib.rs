@@ -54,6 +54,7 @@ async fn talk(verb: Verb, as_json: bool) -> Outcome {
         Verb::Ledger(args) => admin::ledger(args, as_json).await,
         Verb::Tenant(args) => admin::tenant(args, as_json).await,
         Verb::Key(args) => admin::key(args, as_json).await,
+        Verb::Audit(args) => admin::audit(args, as_json).await,
         Verb::Adapter(args) => admin::adapter(args, as_json).await,
         Verb::Inspect(_) | Verb::Score(_) | Verb::Bench(_) | Verb::Load(_) => {
             Err(Failure::Failed("this verb needs no server".to_owned()))

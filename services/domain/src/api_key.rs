@@ -23,9 +23,19 @@ pub struct ApiKeyTextError;
 impl ApiKeyText {
     /// Makes a key from 52 random bytes: 12 for the public id (60 bits), 40 for the secret (over 230 bits).
     pub fn from_random(random: &[u8; 52]) -> Self {
-        let public: String = random[..PUBLIC_LENGTH].iter().map(|b| char::from(BASE32[usize::from(b % 32)])).collect();
-        let secret = base62(&random[PUBLIC_LENGTH..], SECRET_LENGTH);
-        let body = format!("{PREFIX}{public}_{secret}");
+        let (public, secret) = random.split_at(PUBLIC_LENGTH);
+        let public: String = public.iter().map(|b| char::from(BASE32[usize::from(b % 32)])).collect();
+        Self::assemble(&public, secret)
+    }
+
+    /// Another secret for the key with this public id, from 40 random bytes.
+    pub fn rotated(public_id: &str, random: &[u8; 40]) -> Result<Self, ApiKeyTextError> {
+        let fits = public_id.len() == PUBLIC_LENGTH && public_id.bytes().all(|b| BASE32.contains(&b));
+        if fits { Ok(Self::assemble(public_id, random)) } else { Err(ApiKeyTextError) }
+    }
+
+    fn assemble(public: &str, secret: &[u8]) -> Self {
+        let body = format!("{PREFIX}{public}_{}", base62(secret, SECRET_LENGTH));
         let checksum = checksum(&body);
         Self { text: body + &checksum }
     }
@@ -101,6 +111,15 @@ mod tests {
         let key = key();
         assert_eq!(ApiKeyText::parse(key.reveal()), Ok(key.clone()));
         assert!(!format!("{key:?}").contains(key.secret()));
+    }
+
+    #[test]
+    fn a_rotated_key_has_the_same_public_id_and_another_secret() {
+        let rotated = ApiKeyText::rotated(key().public_id(), &[9; 40]).expect("a public id");
+        assert_eq!(ApiKeyText::parse(rotated.reveal()), Ok(rotated.clone()));
+        assert_eq!(rotated.public_id(), key().public_id());
+        assert_ne!(rotated.secret(), key().secret());
+        assert_eq!(ApiKeyText::rotated("short", &[9; 40]), Err(ApiKeyTextError));
     }
 
     #[test]

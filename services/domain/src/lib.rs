@@ -21,6 +21,7 @@
 //! | receipt | what made an answer (digests, worker, tokens), or what a version was loaded as |
 
 mod api_key;
+mod audit;
 mod caller;
 mod client_request_id;
 mod digest;
@@ -36,6 +37,7 @@ mod sampling;
 mod slug;
 
 pub use api_key::{ApiKeyText, ApiKeyTextError};
+pub use audit::{AuditChain, AuditLink, Broken, BrokenChain, ChainCheck, ChainHead};
 pub use caller::{Caller, Role};
 pub use client_request_id::{ClientRequestId, ClientRequestIdError};
 pub use digest::{Digest, DigestError};

@@ -1,21 +1,35 @@
-//! Who may call what: one table, one rule for foreign tenants. An RPC that is not in the table is refused.
+//! Who may call what: one table of every RPC and every standing, one rule for foreign tenants. An RPC that is not in the
+//! table is refused, and so is a standing that its row does not name.
+
+use std::fmt;
 
 use domain::{Caller, Fault, ModelName, Reason, Role, Slug};
 
-/// What a caller must be, and how long the call may take.
+/// Who may call an RPC, what it does, and how long it may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
-    pub caller: Needs,
+    pub callers: &'static [Standing],
+    pub effect: Effect,
     pub time: Time,
 }
 
+/// What a caller is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Needs {
-    /// Any API key.
-    ApiKey,
-    /// The operator, or an administrator of the tenant that the call is about ([`sees`] checks which one that is).
-    TenantAdmin,
+pub enum Standing {
+    /// The operator token.
     Operator,
+    /// The auditor token: reads what the operator reads.
+    Auditor,
+    /// An API key of this role. Everything that it reaches is its tenant's ([`sees`]).
+    Key(Role),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Leaves what the platform manages as it was.
+    Reads,
+    /// Changes what the platform manages: such a call is audited, refused or not, and other gateways are told of it.
+    Writes,
 }
 
 /// Which setting bounds the call.
@@ -26,47 +40,86 @@ pub enum Time {
     Upload,
 }
 
-const fn rule(caller: Needs) -> Rule {
-    Rule { caller, time: Time::Short }
+use Standing::{Auditor, Key, Operator};
+
+const DEVELOPER: Standing = Key(Role::TenantDeveloper);
+const ADMIN: Standing = Key(Role::TenantAdmin);
+const TENANT_AUDITOR: Standing = Key(Role::TenantAuditor);
+
+/// Answers of models.
+const INFERENCE: &[Standing] = &[Key(Role::Inference), DEVELOPER, ADMIN];
+/// Plans, tenants and what else is the platform's.
+const PLATFORM_READS: &[Standing] = &[Operator, Auditor];
+const PLATFORM_WRITES: &[Standing] = &[Operator];
+/// A tenant itself, and what it pays.
+const TENANT_READS: &[Standing] = &[Operator, Auditor, DEVELOPER, ADMIN, TENANT_AUDITOR];
+/// A tenant's keys.
+const KEY_READS: &[Standing] = &[Operator, Auditor, ADMIN, TENANT_AUDITOR];
+const KEY_WRITES: &[Standing] = &[Operator, ADMIN];
+/// What was changed and refused, of a tenant or of the platform.
+const AUDIT_READS: &[Standing] = &[Operator, Auditor, ADMIN, TENANT_AUDITOR];
+/// What a tenant has used, and what it costs.
+const LEDGER_READS: &[Standing] = &[Operator, Auditor, ADMIN, TENANT_AUDITOR];
+/// A tenant's adapters, versions and aliases.
+const ADAPTER_READS: &[Standing] = &[Operator, Auditor, DEVELOPER, ADMIN, TENANT_AUDITOR];
+const ADAPTER_WRITES: &[Standing] = &[Operator, DEVELOPER, ADMIN];
+
+const fn reads(callers: &'static [Standing]) -> Rule {
+    Rule { callers, effect: Effect::Reads, time: Time::Short }
+}
+
+const fn writes(callers: &'static [Standing]) -> Rule {
+    Rule { callers, effect: Effect::Writes, time: Time::Short }
+}
+
+impl Rule {
+    const fn taking(self, time: Time) -> Self {
+        Self { time, ..self }
+    }
 }
 
 /// Every RPC by its path.
 pub const RULES: &[(&str, Rule)] = &[
-    ("/banyan.v1.InferenceService/Generate", Rule { caller: Needs::ApiKey, time: Time::Generate }),
-    ("/banyan.v1.InferenceService/CountTokens", rule(Needs::ApiKey)),
-    ("/banyan.v1.InferenceService/ListModels", rule(Needs::ApiKey)),
-    ("/banyan.v1.InferenceService/GetModel", rule(Needs::ApiKey)),
-    ("/banyan.v1.PlanService/CreatePlan", rule(Needs::Operator)),
-    ("/banyan.v1.PlanService/GetPlan", rule(Needs::Operator)),
-    ("/banyan.v1.PlanService/ListPlans", rule(Needs::Operator)),
-    ("/banyan.v1.PlanService/UpdatePlan", rule(Needs::Operator)),
-    ("/banyan.v1.PlanService/DeletePlan", rule(Needs::Operator)),
-    ("/banyan.v1.LedgerService/SummarizeUsage", rule(Needs::TenantAdmin)),
-    ("/banyan.v1.LedgerService/ListLedgerEntries", rule(Needs::TenantAdmin)),
-    ("/banyan.v1.LedgerService/GetInvoice", rule(Needs::TenantAdmin)),
-    ("/banyan.v1.LedgerService/Reconcile", rule(Needs::Operator)),
-    ("/banyan.v1.PriceService/SetPrice", rule(Needs::Operator)),
-    ("/banyan.v1.PriceService/ListPrices", rule(Needs::TenantAdmin)),
-    ("/banyan.v1.TenantService/CreateTenant", rule(Needs::Operator)),
-    ("/banyan.v1.TenantService/GetTenant", rule(Needs::TenantAdmin)),
-    ("/banyan.v1.TenantService/ListTenants", rule(Needs::Operator)),
-    ("/banyan.v1.TenantService/UpdateTenant", rule(Needs::Operator)),
-    ("/banyan.v1.TenantService/DeleteTenant", rule(Needs::Operator)),
-    ("/banyan.v1.ApiKeyService/CreateApiKey", rule(Needs::TenantAdmin)),
-    ("/banyan.v1.ApiKeyService/GetApiKey", rule(Needs::TenantAdmin)),
-    ("/banyan.v1.ApiKeyService/ListApiKeys", rule(Needs::TenantAdmin)),
-    ("/banyan.v1.ApiKeyService/RevokeApiKey", rule(Needs::TenantAdmin)),
-    ("/banyan.v1.AdapterService/CreateAdapter", rule(Needs::TenantAdmin)),
-    ("/banyan.v1.AdapterService/GetAdapter", rule(Needs::TenantAdmin)),
-    ("/banyan.v1.AdapterService/ListAdapters", rule(Needs::TenantAdmin)),
-    ("/banyan.v1.AdapterService/DeleteAdapter", rule(Needs::TenantAdmin)),
-    ("/banyan.v1.AdapterService/UploadAdapterVersion", Rule { caller: Needs::TenantAdmin, time: Time::Upload }),
-    ("/banyan.v1.AdapterService/GetAdapterVersion", rule(Needs::TenantAdmin)),
-    ("/banyan.v1.AdapterService/ListAdapterVersions", rule(Needs::TenantAdmin)),
-    ("/banyan.v1.AdapterService/DeleteAdapterVersion", rule(Needs::TenantAdmin)),
-    ("/banyan.v1.AdapterService/MoveAlias", rule(Needs::TenantAdmin)),
-    ("/banyan.v1.AdapterService/RollbackAlias", rule(Needs::TenantAdmin)),
-    ("/banyan.v1.AdapterService/DeleteAlias", rule(Needs::TenantAdmin)),
+    ("/banyan.v1.InferenceService/Generate", reads(INFERENCE).taking(Time::Generate)),
+    ("/banyan.v1.InferenceService/CountTokens", reads(INFERENCE)),
+    ("/banyan.v1.InferenceService/ListModels", reads(INFERENCE)),
+    ("/banyan.v1.InferenceService/GetModel", reads(INFERENCE)),
+    ("/banyan.v1.PlanService/CreatePlan", writes(PLATFORM_WRITES)),
+    ("/banyan.v1.PlanService/GetPlan", reads(PLATFORM_READS)),
+    ("/banyan.v1.PlanService/ListPlans", reads(PLATFORM_READS)),
+    ("/banyan.v1.PlanService/UpdatePlan", writes(PLATFORM_WRITES)),
+    ("/banyan.v1.PlanService/DeletePlan", writes(PLATFORM_WRITES)),
+    ("/banyan.v1.LedgerService/SummarizeUsage", reads(LEDGER_READS)),
+    ("/banyan.v1.LedgerService/ListLedgerEntries", reads(LEDGER_READS)),
+    ("/banyan.v1.LedgerService/GetInvoice", reads(LEDGER_READS)),
+    ("/banyan.v1.LedgerService/Reconcile", reads(PLATFORM_READS)),
+    ("/banyan.v1.PriceService/SetPrice", writes(PLATFORM_WRITES)),
+    ("/banyan.v1.PriceService/ListPrices", reads(TENANT_READS)),
+    ("/banyan.v1.TenantService/CreateTenant", writes(PLATFORM_WRITES)),
+    ("/banyan.v1.TenantService/GetTenant", reads(TENANT_READS)),
+    ("/banyan.v1.TenantService/ListTenants", reads(PLATFORM_READS)),
+    ("/banyan.v1.TenantService/UpdateTenant", writes(PLATFORM_WRITES)),
+    ("/banyan.v1.TenantService/DeleteTenant", writes(PLATFORM_WRITES)),
+    ("/banyan.v1.ApiKeyService/CreateApiKey", writes(KEY_WRITES)),
+    ("/banyan.v1.ApiKeyService/GetApiKey", reads(KEY_READS)),
+    ("/banyan.v1.ApiKeyService/ListApiKeys", reads(KEY_READS)),
+    ("/banyan.v1.ApiKeyService/UpdateApiKey", writes(KEY_WRITES)),
+    ("/banyan.v1.ApiKeyService/RotateApiKey", writes(KEY_WRITES)),
+    ("/banyan.v1.ApiKeyService/RevokeApiKey", writes(KEY_WRITES)),
+    ("/banyan.v1.AuditService/ListAuditEntries", reads(AUDIT_READS)),
+    ("/banyan.v1.AuditService/ExportAuditEntries", reads(AUDIT_READS).taking(Time::Upload)),
+    ("/banyan.v1.AuditService/VerifyAuditEntries", reads(AUDIT_READS).taking(Time::Upload)),
+    ("/banyan.v1.AdapterService/CreateAdapter", writes(ADAPTER_WRITES)),
+    ("/banyan.v1.AdapterService/GetAdapter", reads(ADAPTER_READS)),
+    ("/banyan.v1.AdapterService/ListAdapters", reads(ADAPTER_READS)),
+    ("/banyan.v1.AdapterService/DeleteAdapter", writes(ADAPTER_WRITES)),
+    ("/banyan.v1.AdapterService/UploadAdapterVersion", writes(ADAPTER_WRITES).taking(Time::Upload)),
+    ("/banyan.v1.AdapterService/GetAdapterVersion", reads(ADAPTER_READS)),
+    ("/banyan.v1.AdapterService/ListAdapterVersions", reads(ADAPTER_READS)),
+    ("/banyan.v1.AdapterService/DeleteAdapterVersion", writes(ADAPTER_WRITES)),
+    ("/banyan.v1.AdapterService/MoveAlias", writes(ADAPTER_WRITES)),
+    ("/banyan.v1.AdapterService/RollbackAlias", writes(ADAPTER_WRITES)),
+    ("/banyan.v1.AdapterService/DeleteAlias", writes(ADAPTER_WRITES)),
 ];
 
 /// Every HTTP route, by method and path, and the RPC that it is another way to call: it has that one's rule.
@@ -82,9 +135,9 @@ pub fn rpc_of(method: &str, route: &str) -> Option<&'static str> {
     HTTP_ROUTES.iter().find(|known| (known.0, known.1) == (method, route)).map(|known| known.2)
 }
 
-/// The rule of an RPC; none means that nobody may call it.
-pub fn rule_of(path: &str) -> Result<Rule, Fault> {
-    let known = RULES.iter().find(|(known, _)| *known == path).map(|(_, rule)| *rule);
+/// The RPC and its rule; none means that nobody may call it.
+pub fn rule_of(path: &str) -> Result<(&'static str, Rule), Fault> {
+    let known = RULES.iter().find(|(known, _)| *known == path).copied();
     known.ok_or_else(|| Fault::new(Reason::Unimplemented, "there is no such method"))
 }
 
@@ -119,19 +172,14 @@ fn method_of(path: &str) -> &str {
     path.rsplit_once('/').map_or(path, |(_, method)| method)
 }
 
-/// Whether a caller of this role may make the call at all.
+/// Whether a caller of this standing may make the call at all.
 pub fn admit(rule: Rule, caller: &Caller) -> Result<(), Fault> {
-    let words = match (rule.caller, caller) {
-        (Needs::ApiKey, Caller::Tenant { .. }) | (Needs::TenantAdmin | Needs::Operator, Caller::Operator) => {
-            return Ok(());
-        }
-        (Needs::TenantAdmin, Caller::Tenant { role: Role::TenantAdmin, .. }) => return Ok(()),
-        (Needs::ApiKey, Caller::Operator) => "this takes a tenant's API key, not the operator token",
-        (Needs::TenantAdmin, Caller::Tenant { role: Role::Inference, .. }) => {
-            "this takes an API key of role tenant_admin; this key's role is inference"
-        }
-        (Needs::Operator, Caller::Tenant { .. }) => "this takes the operator token",
-    };
+    let standing = Standing::of(caller);
+    if rule.callers.contains(&standing) {
+        return Ok(());
+    }
+    let takers: Vec<_> = rule.callers.iter().map(ToString::to_string).collect();
+    let words = format!("this takes {}; this is {standing}", takers.join(" or "));
     Err(Fault::new(Reason::PermissionDenied, words))
 }
 
@@ -139,8 +187,28 @@ pub fn admit(rule: Rule, caller: &Caller) -> Result<(), Fault> {
 /// a caller of the tenant gets for what does not exist.
 pub fn sees(caller: &Caller, tenant: &Slug, kind: &'static str, name: impl ToString) -> Result<(), Fault> {
     match caller {
-        Caller::Operator => Ok(()),
+        Caller::Operator | Caller::Auditor => Ok(()),
         Caller::Tenant { slug, .. } if slug == tenant => Ok(()),
         Caller::Tenant { .. } => Err(Fault::not_found(kind, name.to_string())),
+    }
+}
+
+impl Standing {
+    pub const fn of(caller: &Caller) -> Self {
+        match caller {
+            Caller::Operator => Operator,
+            Caller::Auditor => Auditor,
+            Caller::Tenant { role, .. } => Key(*role),
+        }
+    }
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Operator => f.write_str("the operator token"),
+            Auditor => f.write_str("the auditor token"),
+            Key(role) => write!(f, "an API key of role {role}"),
+        }
     }
 }

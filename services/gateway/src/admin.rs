@@ -1,7 +1,9 @@
-//! The admin door's edges: plans, prices, tenants, API keys, adapters. What they share: whose rows a call may touch.
+//! The admin door's edges: plans, prices, tenants, API keys, adapters, the audit trail. What they share: whose rows a call
+//! may touch, and in whose name it writes.
 
 mod adapters;
 mod api_keys;
+mod audit;
 mod ledger;
 mod mask;
 mod plans;
@@ -13,6 +15,7 @@ use store::{Store, TenantScope};
 
 pub use adapters::Adapters;
 pub use api_keys::ApiKeys;
+pub use audit::Audit;
 pub use ledger::Ledgers;
 pub use plans::Plans;
 pub use prices::Prices;
@@ -36,6 +39,7 @@ pub async fn reach(
     name: impl ToString,
     defaults: Limits,
 ) -> Result<Reach, Fault> {
+    let store = session.acting(store, name.to_string());
     access::sees(&session.identity.caller, tenant, kind, name)?;
     if let Caller::Tenant { tenant, .. } = session.identity.caller {
         return Ok(Reach { rows: store.tenant(tenant), limits: session.identity.limits });

@@ -5,23 +5,24 @@
 //! answered with the same words after the same work.
 
 mod cache;
+mod keys;
+mod running;
+mod uses;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 
 use chassis::config::Secret;
 use domain::{ApiKeyText, Caller, Fault, KeyLimits, Limits, Outage, Reason, Share};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use store::{KnownKey, Store};
-use subtle::ConstantTimeEq as _;
+use subtle::{Choice, ConstantTimeEq as _};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{config::AuthConfig, store_fault::StoreFault as _};
-use cache::Cache;
+use crate::config::GatewayConfig;
+pub use keys::Keys;
+pub use running::KeyInUse;
 
 /// A proven caller, and what admission needs to know of its tenant.
 #[derive(Clone, Debug)]
@@ -43,11 +44,12 @@ pub struct Identity {
 }
 
 pub struct Authenticator {
-    store: Store,
+    keys: Arc<Keys>,
     hasher: KeyHasher,
     operator: [u8; 32],
+    /// None takes no auditor token.
+    auditor: Option<[u8; 32]>,
     defaults: Limits,
-    cache: Cache,
 }
 
 /// Hashes the secret half of API keys.
@@ -68,47 +70,54 @@ impl KeyHasher {
 }
 
 impl Authenticator {
-    pub fn new(store: Store, pepper: &Secret, operator_token: &Secret, defaults: Limits, config: &AuthConfig) -> Self {
-        let hasher = KeyHasher::new(pepper);
-        let operator = hasher.hash(operator_token.reveal());
-        let cache = Cache::new(Duration::from_millis(config.cache_ttl_ms), config.cache_max);
-        Self { store, hasher, operator, defaults, cache }
+    pub fn new(store: Store, config: &GatewayConfig) -> Self {
+        let hasher = KeyHasher::new(&config.key_pepper);
+        let operator = hasher.hash(config.operator_token.reveal());
+        let auditor = (!config.auditor_token.is_empty()).then(|| hasher.hash(config.auditor_token.reveal()));
+        let keys = Arc::new(Keys::new(store, &config.auth));
+        Self { keys, hasher, operator, auditor, defaults: config.tenant_limits }
+    }
+
+    pub fn keys(&self) -> &Arc<Keys> {
+        &self.keys
     }
 
     /// The caller behind a bearer token.
     pub async fn authenticate(&self, token: Option<&str>) -> Result<Identity, Fault> {
         let token = token.ok_or_else(no_credentials)?;
-        // Hashed first, so that the comparison says nothing about the length of the operator's token either.
-        if bool::from(self.hasher.hash(token).ct_eq(&self.operator)) {
-            return Ok(self.operator_identity());
+        // Hashed first, so that the comparison says nothing about the length of the tokens either.
+        let hash = self.hasher.hash(token);
+        if bool::from(hash.ct_eq(&self.operator)) {
+            return Ok(self.platform_identity(Caller::Operator));
+        }
+        if self.auditor.is_some_and(|auditor| bool::from(hash.ct_eq(&auditor))) {
+            return Ok(self.platform_identity(Caller::Auditor));
         }
         let key = ApiKeyText::parse(token).map_err(|_| bad_credentials())?;
         let hash = self.hasher.hash(key.secret());
-        let known = self.look_up(key.public_id()).await?;
-        let expected = known.as_ref().map_or([0; 32], |known| known.secret_hash);
-        let matches = bool::from(hash.ct_eq(&expected));
+        let known = self.keys.find(key.public_id()).await?;
+        let now = OffsetDateTime::now_utc();
+        let matches = matches_secret(known.as_deref(), &hash, now);
         match known {
-            Some(known) if matches && is_valid(&known) => Ok(self.identity(&known)),
+            Some(known) if matches => {
+                self.keys.uses.note(&known, now);
+                Ok(self.identity(&known))
+            }
             _ => Err(bad_credentials()),
         }
     }
 
-    async fn look_up(&self, public_id: &str) -> Result<Option<KnownKey>, Fault> {
-        let now = Instant::now();
-        if let Some(known) = self.cache.get(public_id, now) {
-            return Ok(Some(known));
+    /// For as long as the answer lives, the call ends when its key is revoked. None for callers without a key.
+    pub fn enter(&self, caller: &Caller) -> Option<KeyInUse> {
+        match caller {
+            Caller::Tenant { public_id, .. } => Some(self.keys.running.enter(public_id)),
+            Caller::Operator | Caller::Auditor => None,
         }
-        let found = self.store.find_api_key(public_id).await.map_err(|error| error.fault("API key"))?;
-        if let Some(known) = found.as_ref().filter(|known| is_valid(known)) {
-            // As old as the question, not as the answer: a revocation in between is seen in time.
-            self.cache.put(public_id, known.clone(), now);
-        }
-        Ok(found)
     }
 
-    fn operator_identity(&self) -> Identity {
+    fn platform_identity(&self, caller: Caller) -> Identity {
         Identity {
-            caller: Caller::Operator,
+            caller,
             limits: self.defaults,
             key_limits: KeyLimits::default(),
             models: None,
@@ -125,6 +134,7 @@ impl Authenticator {
                 tenant: known.tenant,
                 slug: known.tenant_slug.clone(),
                 key: known.id,
+                public_id: known.public_id.clone(),
                 role: known.role,
             },
             limits: self.defaults.with(known.limits),
@@ -138,8 +148,13 @@ impl Authenticator {
     }
 }
 
-fn is_valid(known: &KnownKey) -> bool {
-    known.revoked_at.is_none() && known.expires_at.is_none_or(|at| at > OffsetDateTime::now_utc())
+/// The same work for a key that is not known, and for one that was never rotated.
+fn matches_secret(known: Option<&KnownKey>, hash: &[u8; 32], now: OffsetDateTime) -> bool {
+    let (current, (previous, until)) = known.map_or(([0; 32], ([0; 32], now)), |known| {
+        (known.secret_hash, known.previous_secret.unwrap_or(([0; 32], now)))
+    });
+    let matches = hash.ct_eq(&current) | (hash.ct_eq(&previous) & Choice::from(u8::from(until > now)));
+    known.is_some() && bool::from(matches)
 }
 
 fn no_credentials() -> Fault {

@@ -19,7 +19,9 @@ pub const ENV_PREFIX: &str = "BANYAN_GATEWAY_";
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GatewayConfig {
+    pub name: String,
     pub operator_token: Secret,
+    pub auditor_token: Secret,
     pub key_pepper: Secret,
     pub cluster_token: Secret,
     pub postgres: Secret,
@@ -32,6 +34,8 @@ pub struct GatewayConfig {
     pub calls: CallsConfig,
     pub http: HttpConfig,
     pub auth: AuthConfig,
+    pub changes: ChangesConfig,
+    pub audit: AuditConfig,
     pub limits: LimitsConfig,
     pub generate: GenerateConfig,
     pub idempotency: IdempotencyConfig,
@@ -62,7 +66,31 @@ pub struct HttpConfig {
 #[serde(deny_unknown_fields)]
 pub struct AuthConfig {
     pub cache_ttl_ms: u64,
+    pub refresh_ms: u64,
     pub cache_max: usize,
+    pub stale_max_ms: u64,
+    pub unknown_ttl_ms: u64,
+    pub unknown_max: usize,
+    pub lookups_max: usize,
+    pub lookups_waiting_max: usize,
+    pub lookup_timeout_ms: u64,
+    pub uses_ms: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditConfig {
+    pub refusals_per_minute: u32,
+    pub export_batch: u16,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChangesConfig {
+    pub poll_ms: u64,
+    pub batch_max: u16,
+    pub heartbeat_ms: u64,
+    pub keep_ms: u64,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -183,6 +211,14 @@ impl Validate for GatewayConfig {
                 self.limits.slice_valid_ms < self.limits.slice_lease_ms,
                 "limits.slice_valid_ms: must be less than slice_lease_ms",
             ),
+            (
+                self.auth.cache_ttl_ms == 0 || self.auth.refresh_ms < self.auth.cache_ttl_ms,
+                "auth.refresh_ms: must be less than cache_ttl_ms",
+            ),
+            (
+                self.auditor_token.is_empty() || self.auditor_token.reveal() != self.operator_token.reveal(),
+                "auditor_token: must be another one than operator_token",
+            ),
             (self.limits.renew_ms < self.limits.lease_ms, "limits.renew_ms: must be less than lease_ms"),
             (self.idempotency.renew_ms < self.idempotency.claim_ms, "idempotency.renew_ms: must be less than claim_ms"),
             (
@@ -213,6 +249,18 @@ impl Validate for GatewayConfig {
             ("calls.deadline_ms", self.calls.deadline_ms),
             ("http.body_read_ms", self.http.body_read_ms),
             ("auth.cache_max", self.auth.cache_max as u64),
+            ("auth.refresh_ms", self.auth.refresh_ms),
+            ("auth.unknown_max", self.auth.unknown_max as u64),
+            ("auth.lookups_max", self.auth.lookups_max as u64),
+            ("auth.lookups_waiting_max", self.auth.lookups_waiting_max as u64),
+            ("auth.lookup_timeout_ms", self.auth.lookup_timeout_ms),
+            ("auth.uses_ms", self.auth.uses_ms),
+            ("audit.refusals_per_minute", self.audit.refusals_per_minute.into()),
+            ("audit.export_batch", self.audit.export_batch.into()),
+            ("changes.poll_ms", self.changes.poll_ms),
+            ("changes.batch_max", self.changes.batch_max.into()),
+            ("changes.heartbeat_ms", self.changes.heartbeat_ms),
+            ("changes.keep_ms", self.changes.keep_ms),
             ("limits.redis_timeout_ms", self.limits.redis_timeout_ms),
             ("limits.breaker_failures_max", self.limits.breaker_failures_max.into()),
             ("limits.breaker_pause_ms", self.limits.breaker_pause_ms),

@@ -191,7 +191,7 @@ impl Generator {
         let terms = relay::Terms {
             base: job.base,
             adapter: job.pin.map(|pin| pin.digest),
-            deadline: session.deadline,
+            session: session.clone(),
             renew: ms(self.config.limits.renew_ms),
             write_wait: ms(self.config.ledger.sync_wait_ms),
             buffer: self.config.generate.stream_buffer_max,

@@ -3,16 +3,22 @@
 
 use std::{
     convert::Infallible,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
     time::Instant,
 };
 
-use chassis::{bearer, status::status_of, trace_context};
-use domain::{Fault, Reason, RequestId};
+use chassis::{
+    bearer,
+    status::{fault_of, status_of},
+    trace_context,
+};
+use domain::{Caller, Fault, Reason, RequestId};
 use futures::{FutureExt as _, future::BoxFuture};
+use store::{Actor, Store, Who};
 use tokio_util::sync::CancellationToken;
 use tonic::{
+    Code, Status,
     body::Body,
     codegen::{
         Service,
@@ -25,8 +31,10 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::{
-    access::{self, Rule, Time},
-    auth::{Authenticator, Identity},
+    access::{self, Effect, Rule, Time},
+    audit::Refusals,
+    auth::{Authenticator, Identity, KeyInUse},
+    changes::ChangeFeed,
     config::{GatewayConfig, ms},
     deadline::Deadline,
 };
@@ -36,26 +44,71 @@ pub const REQUEST_ID: &str = "x-request-id";
 const CLIENT_ID_BYTES_MAX: usize = 64;
 
 /// One authenticated call.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Session {
     pub id: RequestId,
     pub identity: Identity,
     pub arrived: Instant,
     pub deadline: Deadline,
+    /// The RPC, by its path.
+    pub method: &'static str,
+    /// Whether its key still may; none for callers without a key.
+    pub key: Option<Arc<KeyInUse>>,
+    /// What the call is about, as soon as that is known.
+    about: Arc<OnceLock<String>>,
+}
+
+impl Session {
+    /// The same rows, and what is written is done by the caller; notes what the call is about.
+    pub fn acting(&self, store: &Store, about: impl ToString) -> Store {
+        self.about.get_or_init(|| about.to_string());
+        store.acting(&self.actor())
+    }
+
+    /// What the call is about; empty when it did not come that far.
+    pub fn about(&self) -> String {
+        self.about.get().cloned().unwrap_or_default()
+    }
+
+    /// As the audit trail has the caller.
+    pub fn actor(&self) -> Actor {
+        let who = match &self.identity.caller {
+            Caller::Operator => Who::Operator,
+            Caller::Auditor => Who::Auditor,
+            Caller::Tenant { public_id, role, .. } => Who::Key { public_id: public_id.clone(), role: *role },
+        };
+        Actor { who, method: self.method, request: self.id }
+    }
+
+    /// Ends when the caller's key is revoked, with what the caller is told.
+    pub async fn revoked(&self) -> Fault {
+        match &self.key {
+            Some(key) => key.revoked().await,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 /// Makes services of ours guarded ones.
 #[derive(Clone)]
 pub struct Guard {
     authenticator: Arc<Authenticator>,
+    changes: ChangeFeed,
+    audit: Arc<Refusals>,
     config: Arc<GatewayConfig>,
     stop: CancellationToken,
 }
 
 impl Guard {
     /// Calls that are still running at `stop` are ended.
-    pub const fn new(authenticator: Arc<Authenticator>, config: Arc<GatewayConfig>, stop: CancellationToken) -> Self {
-        Self { authenticator, config, stop }
+    pub const fn new(
+        authenticator: Arc<Authenticator>,
+        changes: ChangeFeed,
+        audit: Arc<Refusals>,
+        config: Arc<GatewayConfig>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { authenticator, changes, audit, config, stop }
     }
 
     pub fn before<S>(&self, service: S) -> Guarded<S> {
@@ -63,15 +116,32 @@ impl Guard {
     }
 
     /// Decides about a call by its path and headers alone.
-    async fn admit(&self, id: RequestId, path: &str, headers: &HeaderMap) -> Result<Session, Fault> {
+    async fn admit(&self, id: RequestId, path: &str, headers: &HeaderMap) -> Result<(Session, Rule), Fault> {
         let arrived = Instant::now();
-        let rule = access::rule_of(path)?;
+        let (method, rule) = access::rule_of(path)?;
         let deadline = self.deadline(rule, headers)?;
         let metadata = MetadataMap::from_headers(headers.clone());
         let identity = deadline.bound(self.authenticator.authenticate(bearer::token(&metadata))).await?;
-        access::admit(rule, &identity.caller)?;
-        access::admit_method(path, identity.methods.as_deref())?;
-        Ok(Session { id, identity, arrived, deadline })
+        let key = self.authenticator.enter(&identity.caller).map(Arc::new);
+        let session = Session { id, identity, arrived, deadline, method, key, about: Arc::default() };
+        let admitted = access::admit(rule, &session.identity.caller)
+            .and_then(|()| access::admit_method(path, session.identity.methods.as_deref()));
+        if let Err(fault) = admitted {
+            if rule.effect == Effect::Writes {
+                self.audit.refused(&session, &fault).await;
+            }
+            return Err(fault);
+        }
+        Ok((session, rule))
+    }
+
+    /// After a call that may have changed something, whether it was refused or not.
+    async fn after_write(&self, session: &Session, refused: Option<Fault>) {
+        // Also when it went wrong: what it did before that may have been committed.
+        self.changes.committed();
+        if let Some(fault) = refused {
+            self.audit.refused(session, &fault).await;
+        }
     }
 
     /// Lets a call through to `service`, or refuses it in its protocol's words. `rpc` is whose rule it has; what is in no
@@ -98,19 +168,26 @@ impl Guard {
         async move {
             let admitted = self.admit(id, rpc, request.headers()).instrument(tracing::info_span!("auth")).await;
             let answer = match admitted {
-                Ok(session) => {
-                    if let domain::Caller::Tenant { slug, .. } = &session.identity.caller {
+                Ok((session, rule)) => {
+                    if let Caller::Tenant { slug, .. } = &session.identity.caller {
                         tracing::Span::current().record("tenant", slug.as_str());
                     }
                     let deadline = session.deadline;
                     request.headers_mut().remove("authorization");
-                    request.extensions_mut().insert(session);
+                    request.extensions_mut().insert(session.clone());
                     let called = deadline.bound(async { Ok(service(request).await) });
-                    tokio::select! {
+                    let called = tokio::select! {
                         biased;
                         called = called => called,
+                        // What is short may end: it may be the revocation itself.
+                        fault = session.revoked(), if rule.time != Time::Short => Err(fault),
                         () = self.stop.cancelled() => Err(Fault::new(Reason::ShuttingDown, "the gateway is stopping")),
+                    };
+                    if rule.effect == Effect::Writes {
+                        let refused = refusal_of(&called);
+                        self.after_write(&session, refused).await;
                     }
+                    called
                 }
                 Err(fault) => Err(fault),
             };
@@ -178,6 +255,16 @@ where
             Ok(guard.pass(&path, request, refuse, call).await)
         }
         .boxed()
+    }
+}
+
+/// Why a call was refused, if it was: by whoever stands before the service, or in the service's answer.
+fn refusal_of<R>(called: &Result<Response<R>, Fault>) -> Option<Fault> {
+    match called {
+        Ok(response) => Status::from_header_map(response.headers())
+            .filter(|status| status.code() != Code::Ok)
+            .map(|status| fault_of(&status)),
+        Err(fault) => Some(fault.clone()),
     }
 }
 

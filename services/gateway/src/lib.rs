@@ -6,7 +6,9 @@
 
 pub mod access;
 mod admin;
+mod audit;
 mod auth;
+mod changes;
 mod config;
 mod deadline;
 mod edge;
@@ -34,7 +36,7 @@ mod workers;
 
 pub use auth::KeyHasher;
 pub use config::{
-    AuthConfig, CallsConfig, DEFAULTS, ENV_PREFIX, GatewayConfig, GenerateConfig, HttpConfig, IdempotencyConfig,
-    LedgerConfig, LimitsConfig, PricesConfig, UploadsConfig, WorkersConfig,
+    AuditConfig, AuthConfig, CallsConfig, ChangesConfig, DEFAULTS, ENV_PREFIX, GatewayConfig, GenerateConfig,
+    HttpConfig, IdempotencyConfig, LedgerConfig, LimitsConfig, PricesConfig, UploadsConfig, WorkersConfig,
 };
 pub use start::{Backends, Gateway, GatewayError, RunningGateway, run};

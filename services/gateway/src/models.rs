@@ -60,6 +60,8 @@ impl Models {
 pub fn tenant_of(identity: &Identity) -> Result<(TenantId, domain::ApiKeyId), Fault> {
     match identity.caller {
         Caller::Tenant { tenant, key, .. } => Ok((tenant, key)),
-        Caller::Operator => Err(Fault::new(Reason::PermissionDenied, "this takes a tenant's API key")),
+        Caller::Operator | Caller::Auditor => {
+            Err(Fault::new(Reason::PermissionDenied, "this takes a tenant's API key"))
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 mod generate;
 
-use std::{fmt::Display, str::FromStr};
+use std::{fmt::Display, str::FromStr, time::Duration};
 
 use domain::{BUDGET_MAX, Fault, KeyLimits, TenantLimits};
 use proto::v1;
@@ -145,6 +145,10 @@ pub fn timestamp(violations: &mut Violations, field: &str, wire: &prost_types::T
     let nanos = i128::from(wire.seconds) * 1_000_000_000 + i128::from(wire.nanos);
     let read = OffsetDateTime::from_unix_timestamp_nanos(nanos);
     read.map_err(|_| violations.add(field, "is not a time between the years -9999 and 9999")).ok()
+}
+
+pub fn duration(violations: &mut Violations, field: &str, wire: &prost_types::Duration) -> Option<Duration> {
+    Duration::try_from(*wire).map_err(|_| violations.add(field, "must not be negative")).ok()
 }
 
 /// A time as it goes over the wire.

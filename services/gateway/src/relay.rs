@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     deadline::Deadline,
+    guard::Session,
     meter::Meter,
     workers::{Answer, Step},
 };
@@ -27,7 +28,8 @@ pub struct Terms {
     /// What must have run.
     pub base: Digest,
     pub adapter: Option<Digest>,
-    pub deadline: Deadline,
+    /// Whose answer it is, and until when.
+    pub session: Session,
     /// Between two renewals of the lease.
     pub renew: Duration,
     /// How long the last step waits for the usage record.
@@ -58,7 +60,8 @@ pub fn relay(
         let outcome = tokio::select! {
             biased;
             () = to_client.closed() => Err(Fault::new(Reason::Cancelled, "the client went away")),
-            () = tokio::time::sleep_until(terms.deadline.instant()) => Err(Deadline::fault()),
+            () = tokio::time::sleep_until(terms.session.deadline.instant()) => Err(Deadline::fault()),
+            fault = terms.session.revoked() => Err(fault),
             () = stop.cancelled() => Err(Fault::new(Reason::ShuttingDown, "the gateway is stopping")),
             outcome = carry(answer, &mut meter, &mut grants, &terms, &to_client) => outcome,
         };

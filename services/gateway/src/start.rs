@@ -9,8 +9,9 @@ use chassis::{
 };
 use proto::v1::{
     adapter_service_server::AdapterServiceServer, api_key_service_server::ApiKeyServiceServer,
-    ledger_service_server::LedgerServiceServer, plan_service_server::PlanServiceServer,
-    price_service_server::PriceServiceServer, tenant_service_server::TenantServiceServer,
+    audit_service_server::AuditServiceServer, ledger_service_server::LedgerServiceServer,
+    plan_service_server::PlanServiceServer, price_service_server::PriceServiceServer,
+    tenant_service_server::TenantServiceServer,
 };
 use store::{Store, StoreError};
 use tokio::{sync::watch, task::JoinHandle};
@@ -18,8 +19,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
 
 use crate::{
-    admin::{Adapters, ApiKeys, Ledgers, Plans, Prices as PriceLists, Tenants},
+    admin::{Adapters, ApiKeys, Audit, Ledgers, Plans, Prices as PriceLists, Tenants},
+    audit::Refusals,
     auth::{Authenticator, KeyHasher},
+    changes::{ChangeFeed, Listener, Wake, WakeError},
     config::{GatewayConfig, ms},
     generate::Generator,
     guard::Guard,
@@ -52,6 +55,8 @@ pub enum GatewayError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Limits(#[from] LimitsUnavailable),
+    #[error("Redis: {0}")]
+    Wake(#[from] WakeError),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
     #[error(transparent)]
@@ -100,14 +105,15 @@ impl Gateway {
         let forget_interval = ms(config.idempotency.sweep_interval_ms);
         let forgetting = tokio::spawn(repeats::sweep(store.clone(), forget_interval, rest.clone()));
 
-        let authenticator = Arc::new(Authenticator::new(
-            store.clone(),
-            &config.key_pepper,
-            &config.operator_token,
-            config.tenant_limits,
-            &config.auth,
-        ));
-        let guard = Guard::new(authenticator, Arc::clone(&config), calls.clone());
+        let authenticator = Arc::new(Authenticator::new(store.clone(), &config));
+        let keeping = authenticator.keys().keep(rest.clone());
+        let listeners: Vec<Arc<dyn Listener>> = vec![Arc::clone(authenticator.keys()) as _];
+        let wake = wake(&config)?;
+        let listed = if config.name.is_empty() { inference_addr.to_string() } else { config.name.clone() };
+        let (changes, following) =
+            ChangeFeed::start(store.clone(), listeners, wake, config.changes.clone(), listed, rest.clone()).await?;
+        let refusals = Arc::new(Refusals::new(store.clone(), &config.audit));
+        let guard = Guard::new(authenticator, changes, refusals, Arc::clone(&config), calls.clone());
         let generator = Generator::new(
             store.clone(),
             admission,
@@ -129,12 +135,14 @@ impl Gateway {
         let plans = Plans::new(store.clone());
         let prices = PriceLists::new(store.clone());
         let ledgers = Ledgers::new(store.clone(), ledger.clone(), workers.clone(), defaults);
+        let audit = Audit::new(store.clone(), config.audit.export_batch);
         let admin = Routes::new(
             guard.before(TenantServiceServer::new(Tenants::new(store, sweeper)).max_decoding_message_size(most)),
         )
         .add_service(guard.before(PlanServiceServer::new(plans).max_decoding_message_size(most)))
         .add_service(guard.before(LedgerServiceServer::new(ledgers).max_decoding_message_size(most)))
         .add_service(guard.before(PriceServiceServer::new(prices).max_decoding_message_size(most)))
+        .add_service(guard.before(AuditServiceServer::new(audit).max_decoding_message_size(most)))
         .add_service(guard.before(ApiKeyServiceServer::new(keys).max_decoding_message_size(most)))
         .add_service(guard.before(AdapterServiceServer::new(adapters).max_decoding_message_size(most)));
 
@@ -155,7 +163,7 @@ impl Gateway {
             let ending = async {
                 relays.wait().await;
                 rest.cancel();
-                for task in [looking, errands, writing, pricing, sweeping, forgetting, reporting] {
+                for task in [looking, errands, writing, pricing, sweeping, forgetting, following, keeping, reporting] {
                     task.await?;
                 }
                 limits.close().await;
@@ -199,6 +207,15 @@ pub async fn run(config: GatewayConfig, shutdown: Shutdown) -> Result<(), Gatewa
     Gateway::start(config, backends, shutdown).await?.join().await?;
     store.close().await;
     Ok(())
+}
+
+/// Wakes the gateways that share this one's Redis, if it has one.
+fn wake(config: &GatewayConfig) -> Result<Option<Wake>, WakeError> {
+    if config.redis.is_empty() {
+        return Ok(None);
+    }
+    let timeout = ms(config.limits.redis_timeout_ms);
+    Wake::new(config.redis.reveal(), &config.limits.redis_prefix, timeout).map(Some)
 }
 
 /// Serving while a worker is well and no stop was asked for.

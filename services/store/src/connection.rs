@@ -1,6 +1,6 @@
 //! The pool, and the one way to get at a connection: a transaction that has taken a scope.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use domain::TenantId;
 use sqlx::{
@@ -9,7 +9,7 @@ use sqlx::{
 };
 
 use crate::{
-    KnownKey, Platform, StoreConfig, StoreError, TenantScope, api_keys,
+    Platform, StoreConfig, StoreError, TenantScope,
     error::{is_lost_connection, unavailable},
     migrations,
 };
@@ -24,6 +24,8 @@ pub struct Store {
     pool: PgPool,
     pool_max: u32,
     operation_timeout: Duration,
+    /// On whose behalf, as JSON for the audit trail; `None`: the database's user.
+    pub(crate) actor: Option<Arc<str>>,
 }
 
 /// Whose rows a transaction may touch.
@@ -62,7 +64,8 @@ impl Store {
                 })
             })
             .connect_lazy_with(options);
-        let store = Self { pool, pool_max: config.pool_max, operation_timeout: config.operation_timeout() };
+        let store =
+            Self { pool, pool_max: config.pool_max, operation_timeout: config.operation_timeout(), actor: None };
         store.ready().await?;
         Ok(store)
     }
@@ -75,18 +78,6 @@ impl Store {
     /// Every tenant's rows, for the operator.
     pub fn platform(&self) -> Platform {
         Platform::new(self.clone())
-    }
-
-    /// The key with this public id and what admission needs to know of its tenant; expired and revoked keys too: the
-    /// caller judges.
-    pub async fn find_api_key(&self, public_id: &str) -> Result<Option<KnownKey>, StoreError> {
-        self.bounded(async {
-            let mut transaction = self.begin(Scope::Nobody).await?;
-            let found = api_keys::find(&mut transaction, public_id).await?;
-            transaction.commit().await?;
-            Ok(found)
-        })
-        .await
     }
 
     /// Whether the database answers and has the schema of this build; for health checks.
@@ -109,13 +100,20 @@ impl Store {
     pub(crate) async fn begin(&self, scope: Scope) -> Result<Transaction<'static, Postgres>, StoreError> {
         let mut attempts = 0..self.pool_max;
         loop {
-            match self.pool.begin_with(AssertSqlSafe(scope.begin_sql())).await {
+            match self.pool.begin_with(AssertSqlSafe(self.begin_sql(scope))).await {
                 Ok(transaction) => return Ok(transaction),
                 Err(error) if is_lost_connection(&error) && attempts.next().is_some() => {
                     tracing::debug!(%error, "passing over a lost connection");
                 }
                 Err(error) => return Err(error.into()),
             }
+        }
+    }
+
+    fn begin_sql(&self, scope: Scope) -> String {
+        match &self.actor {
+            Some(actor) => format!("{}; set local banyan.actor = '{}'", scope.begin_sql(), actor.replace('\'', "''")),
+            None => scope.begin_sql(),
         }
     }
 

@@ -81,6 +81,8 @@ pub enum Precondition {
     /// The last version with this content was deleted a moment ago, and its files are not gone yet.
     #[error("the files of an equal version are just being deleted: upload it again in a moment")]
     FilesBeingDeleted,
+    #[error("the key is revoked: create another one")]
+    KeyIsRevoked,
     #[error("tenants still have this plan: give them another one first")]
     PlanInUse,
     #[error("the default plan stays: it is the plan of tenants that were given none")]

@@ -14,7 +14,7 @@ use crate::{
 
 #[derive(Clone, Debug)]
 pub struct Platform {
-    store: Store,
+    pub(crate) store: Store,
 }
 
 /// What to do about what a tenant still has when it is deleted.

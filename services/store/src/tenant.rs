@@ -6,13 +6,15 @@ pub(crate) mod client_requests;
 mod models;
 mod versions;
 
+use std::time::Duration;
+
 use domain::{ApiKeyId, RequestId, TenantId};
 use sqlx::{Postgres, Transaction};
 use time::OffsetDateTime;
 
 use crate::{
-    ApiKey, GroupBy, ListedEntry, ListedPrice, NewApiKey, Page, PageOf, Store, StoreError, Tenant, UsageGroup,
-    UsageRecord, api_keys, blobs, connection::Scope, ledger, prices, tenants, usage,
+    ApiKey, ApiKeyFields, GroupBy, ListedEntry, ListedPrice, NewApiKey, Page, PageOf, Store, StoreError, Tenant,
+    UsageGroup, UsageRecord, api_keys, blobs, connection::Scope, ledger, prices, tenants, usage,
 };
 
 pub use adapters::Adapter;
@@ -24,8 +26,8 @@ pub use versions::{AdapterVersion, InsertedVersion, NewVersion};
 /// One tenant's rows. Another tenant's are as if they did not exist.
 #[derive(Clone, Debug)]
 pub struct TenantScope {
-    store: Store,
-    id: TenantId,
+    pub(crate) store: Store,
+    pub(crate) id: TenantId,
 }
 
 /// What of a tenant's stocks is used.
@@ -110,6 +112,54 @@ impl TenantScope {
             .bounded(async {
                 let mut transaction = self.begin().await?;
                 let key = api_keys::revoke(&mut transaction, self.id, public_id).await?;
+                transaction.commit().await?;
+                Ok(key)
+            })
+            .await
+    }
+
+    /// Changes what `change` changes, against every other update in turn. With an `etag` only if the key still has it.
+    ///
+    /// Errors: [`StoreError::NotFound`], [`StoreError::Conflict`] for the etag, [`Precondition::KeyIsRevoked`].
+    ///
+    /// [`Precondition::KeyIsRevoked`]: crate::Precondition::KeyIsRevoked
+    pub async fn update_api_key(
+        &self,
+        public_id: &str,
+        etag: Option<&str>,
+        change: impl FnOnce(&mut ApiKeyFields) + Send,
+    ) -> Result<ApiKey, StoreError> {
+        self.store
+            .bounded(async {
+                let mut transaction = self.begin().await?;
+                let found = api_keys::lock(&mut transaction, self.id, public_id, etag).await?;
+                found.expect_not_revoked()?;
+                let mut fields = found.fields;
+                change(&mut fields);
+                let key = api_keys::update(&mut transaction, self.id, public_id, &fields).await?;
+                transaction.commit().await?;
+                Ok(key)
+            })
+            .await
+    }
+
+    /// Gives the key another secret. The one that it has is good for `overlap` longer; one from an earlier rotation ends
+    /// now.
+    ///
+    /// Errors: as [`TenantScope::update_api_key`].
+    pub async fn rotate_api_key(
+        &self,
+        public_id: &str,
+        etag: Option<&str>,
+        secret_hash: &[u8; 32],
+        overlap: Duration,
+    ) -> Result<ApiKey, StoreError> {
+        self.store
+            .bounded(async {
+                let mut transaction = self.begin().await?;
+                let found = api_keys::lock(&mut transaction, self.id, public_id, etag).await?;
+                found.expect_not_revoked()?;
+                let key = api_keys::rotate(&mut transaction, self.id, public_id, secret_hash, overlap).await?;
                 transaction.commit().await?;
                 Ok(key)
             })

@@ -1,4 +1,4 @@
-//! Flags of `plan`, `tenant`, `key` and `adapter`.
+//! Flags of `plan`, `tenant` and `adapter`.
 
 use std::path::PathBuf;
 
@@ -191,93 +191,26 @@ pub struct LimitArgs {
     pub adapter_rank_max: Option<u32>,
 }
 
-const KEY_HELP: &str = "\
-Examples:
-  banyan key create --tenant acme                       prints the key, once
-  banyan key create --tenant acme --role tenant-admin --display-name 'Ann'
-  banyan key create --tenant acme --model acme/claims --requests-per-minute 60
-  banyan key revoke abcdef234567 --tenant acme";
-
-#[derive(Args, Debug)]
-#[command(after_help = KEY_HELP)]
-pub struct KeyArgs {
-    #[command(subcommand)]
-    pub verb: KeyVerb,
-    #[command(flatten)]
-    pub connection: ConnectionArgs,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum RoleArg {
-    /// May call the inference service.
-    Inference,
-    /// May also manage its tenant's adapters and keys.
-    TenantAdmin,
-}
-
 /// Beside the tenant's.
 #[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Limits of the key alone, beside its tenant's (none by default)")]
+#[command(next_help_heading = "Limits of the key alone, beside its tenant's (0, and at first: none)")]
 pub struct KeyLimitArgs {
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    pub requests_per_minute: u32,
+    #[arg(long, value_name = "N")]
+    pub requests_per_minute: Option<u32>,
     /// Of prompts.
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    pub input_tokens_per_minute: u32,
+    #[arg(long, value_name = "N")]
+    pub input_tokens_per_minute: Option<u32>,
     /// Of answers.
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    pub output_tokens_per_minute: u32,
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    pub concurrent_requests: u32,
+    #[arg(long, value_name = "N")]
+    pub output_tokens_per_minute: Option<u32>,
+    #[arg(long, value_name = "N")]
+    pub concurrent_requests: Option<u32>,
     /// Money for a day of UTC, in millionths of the currency.
-    #[arg(long, value_name = "MICROS", default_value_t = 0, hide_default_value = true)]
-    pub budget_day: u64,
+    #[arg(long, value_name = "MICROS")]
+    pub budget_day: Option<u64>,
     /// Money for a month of UTC, in millionths of the currency.
-    #[arg(long, value_name = "MICROS", default_value_t = 0, hide_default_value = true)]
-    pub budget_month: u64,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum KeyVerb {
-    /// Create a key; its secret is shown now and never again.
-    Create {
-        #[arg(long, value_name = "TENANT")]
-        tenant: Slug,
-        #[arg(long, value_enum, default_value = "inference")]
-        role: RoleArg,
-        /// For people.
-        #[arg(long, value_name = "TEXT")]
-        display_name: Option<String>,
-        /// A model that it may use: `base` or `<tenant>/<adapter>`; may be given several times. All by default.
-        #[arg(long, value_name = "MODEL")]
-        model: Vec<String>,
-        /// An RPC that it may call, such as `Generate`; may be given several times. All of its role by default.
-        #[arg(long, value_name = "RPC")]
-        method: Vec<String>,
-        #[command(flatten)]
-        limits: KeyLimitArgs,
-    },
-    /// List a tenant's keys (never their secrets).
-    List {
-        #[arg(long, value_name = "TENANT")]
-        tenant: Slug,
-    },
-    /// Show one key.
-    Show {
-        /// The public id: the 12 characters after `bn_`.
-        #[arg(value_name = "PUBLIC_ID")]
-        id: String,
-        #[arg(long, value_name = "TENANT")]
-        tenant: Slug,
-    },
-    /// Refuse a key from now on.
-    Revoke {
-        /// The public id: the 12 characters after `bn_`.
-        #[arg(value_name = "PUBLIC_ID")]
-        id: String,
-        #[arg(long, value_name = "TENANT")]
-        tenant: Slug,
-    },
+    #[arg(long, value_name = "MICROS")]
+    pub budget_month: Option<u64>,
 }
 
 const ADAPTER_HELP: &str = "\

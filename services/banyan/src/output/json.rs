@@ -2,8 +2,8 @@
 
 use prost_types::Timestamp;
 use proto::v1::{
-    Adapter, AdapterVersion, Alias, ApiKey, Finish, FinishReason, LoadReceipt, Model, Outage, Plan, Role, Tenant,
-    TenantLimits, Token,
+    Adapter, AdapterVersion, Alias, ApiKey, AuditEntry, Finish, FinishReason, LoadReceipt, Model, Outage, Plan, Role,
+    Tenant, TenantLimits, Token,
 };
 use serde_json::{Value, json};
 
@@ -82,6 +82,33 @@ pub fn api_key(key: &ApiKey) -> Value {
         "create_time": moment(key.create_time.as_ref()),
         "expire_time": moment(key.expire_time.as_ref()),
         "revoke_time": moment(key.revoke_time.as_ref()),
+        "last_use_time": moment(key.last_use_time.as_ref()),
+        "previous_secret_expire_time": moment(key.previous_secret_expire_time.as_ref()),
+        "etag": key.etag,
+    })
+}
+
+pub fn audit_entry(entry: &AuditEntry) -> Value {
+    let object = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
+    json!({
+        "chain": entry.chain,
+        "position": entry.position,
+        "time": moment(entry.time.as_ref()),
+        "actor": entry.actor,
+        "actor_id": entry.actor_id,
+        "actor_role": entry.actor_role,
+        "method": entry.method,
+        "resource": entry.resource,
+        "action": entry.action,
+        "outcome": entry.outcome,
+        "reason": entry.reason,
+        "before": object(&entry.before),
+        "after": object(&entry.after),
+        "request_id": entry.request_id,
+        "unrecorded": entry.unrecorded,
+        "content": entry.content,
+        "previous_hash": entry.previous_hash,
+        "hash": entry.hash,
     })
 }
 
@@ -89,7 +116,9 @@ pub const fn role(role: Role) -> &'static str {
     match role {
         Role::Unspecified => "unspecified",
         Role::Inference => "inference",
+        Role::TenantDeveloper => "tenant-developer",
         Role::TenantAdmin => "tenant-admin",
+        Role::TenantAuditor => "tenant-auditor",
     }
 }
 

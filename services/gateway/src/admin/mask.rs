@@ -10,11 +10,14 @@ pub struct Field<F: 'static> {
     pub copy: fn(&mut F, &F),
 }
 
-/// Fields by their places: `fields![display_name, limits.adapters_max]`. The path is the place.
+/// Fields by their places: `fields![display_name, limits.adapters_max, expires_at => "expire_time"]`. The path is the
+/// place, unless it is given.
 macro_rules! fields {
-    ($($($part:ident).+),+ $(,)?) => {
+    (@path $($part:ident).+ => $path:literal) => { $path };
+    (@path $($part:ident).+) => { stringify!($($part).+) };
+    ($($($part:ident).+ $(=> $path:literal)?),+ $(,)?) => {
         &[$(crate::admin::mask::Field {
-            path: stringify!($($part).+),
+            path: crate::admin::mask::fields!(@path $($part).+ $(=> $path)?),
             copy: |to, from| Clone::clone_from(&mut to.$($part).+, &from.$($part).+),
         }),+]
     };

@@ -45,13 +45,14 @@ const FIELDS: &[Field<PlanFields>] = fields![
 #[tonic::async_trait]
 impl PlanService for Plans {
     async fn create_plan(&self, request: Request<v1::CreatePlanRequest>) -> Result<Response<v1::Plan>, Status> {
-        answer(request, |_, message| async move {
+        answer(request, |session, message| async move {
             let mut violations = Violations::default();
             let slug = violations.parse::<Slug>("plan_id", &message.plan_id);
             let fields = read_fields(&mut violations, message.plan.unwrap_or_default());
             let new = violations.check(slug.map(|slug| NewPlan { slug, fields }))?;
             let name = PlanName { plan: new.slug.clone() };
-            Ok(wire_plan(self.store.platform().create_plan(new).await.map_err(|error| error.fault(name))?))
+            let store = session.acting(&self.store, &name);
+            Ok(wire_plan(store.platform().create_plan(new).await.map_err(|error| error.fault(name))?))
         })
         .await
     }
@@ -78,7 +79,7 @@ impl PlanService for Plans {
     }
 
     async fn update_plan(&self, request: Request<v1::UpdatePlanRequest>) -> Result<Response<v1::Plan>, Status> {
-        answer(request, |_, message| async move {
+        answer(request, |session, message| async move {
             let wire = message.plan.ok_or_else(|| Fault::invalid("plan", "must be set"))?;
             let mut violations = Violations::default();
             let name = violations.parse::<PlanName>("plan.name", &wire.name);
@@ -89,16 +90,18 @@ impl PlanService for Plans {
             let changes = mask::read(&mut violations, &paths, FIELDS, &from);
             let name = violations.check(name)?;
             let change = |to: &mut PlanFields| changes.iter().for_each(|field| (field.copy)(to, &from));
-            let updated = self.store.platform().update_plan(&name.plan, etag.as_deref(), change).await;
+            let updated =
+                session.acting(&self.store, &name).platform().update_plan(&name.plan, etag.as_deref(), change).await;
             Ok(wire_plan(updated.map_err(|error| error.fault(name))?))
         })
         .await
     }
 
     async fn delete_plan(&self, request: Request<v1::DeletePlanRequest>) -> Result<Response<()>, Status> {
-        answer(request, |_, message| async move {
+        answer(request, |session, message| async move {
             let name: PlanName = parse::name("name", &message.name)?;
-            self.store.platform().delete_plan(&name.plan).await.map_err(|error| error.fault(name))
+            let store = session.acting(&self.store, &name);
+            store.platform().delete_plan(&name.plan).await.map_err(|error| error.fault(name))
         })
         .await
     }

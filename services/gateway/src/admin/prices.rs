@@ -25,7 +25,7 @@ impl Prices {
         Self { store }
     }
 
-    async fn set(&self, wire: v1::Price) -> Result<v1::Price, Fault> {
+    async fn set(&self, session: &Session, wire: v1::Price) -> Result<v1::Price, Fault> {
         let mut violations = Violations::default();
         let parent = violations.parse_optional::<TenantName>("price.parent", &wire.parent);
         let model = read_model(&mut violations, &wire.model, parent.as_ref());
@@ -42,7 +42,9 @@ impl Prices {
         let price =
             Price { input: wire.input_micros, cached_input: wire.cached_input_micros, output: wire.output_micros };
         let new = NewPrice { tenant, model, price, effective_at };
-        let set = self.store.platform().set_price(&new).await.map_err(|error| error.fault("price"))?;
+        let about = parent.map_or_else(|| "prices".to_owned(), |name| format!("{name}/prices"));
+        let store = session.acting(&self.store, about);
+        let set = store.platform().set_price(&new).await.map_err(|error| error.fault("price"))?;
         Ok(wire_price(set, wire.parent))
     }
 
@@ -77,8 +79,8 @@ impl Prices {
 #[tonic::async_trait]
 impl PriceService for Prices {
     async fn set_price(&self, request: Request<v1::SetPriceRequest>) -> Result<Response<v1::Price>, Status> {
-        answer(request, |_, message| async move {
-            self.set(message.price.ok_or_else(|| Fault::invalid("price", "must be set"))?).await
+        answer(request, |session, message| async move {
+            self.set(&session, message.price.ok_or_else(|| Fault::invalid("price", "must be set"))?).await
         })
         .await
     }

@@ -28,13 +28,14 @@ impl Tenants {
 #[tonic::async_trait]
 impl TenantService for Tenants {
     async fn create_tenant(&self, request: Request<v1::CreateTenantRequest>) -> Result<Response<v1::Tenant>, Status> {
-        answer(request, |_, message| async move {
+        answer(request, |session, message| async move {
             let mut violations = Violations::default();
             let slug = violations.parse::<Slug>("tenant_id", &message.tenant_id);
             let fields = read_fields(&mut violations, message.tenant.unwrap_or_default());
             let new = violations.check(slug.map(|slug| NewTenant { slug, fields }))?;
             let name = TenantName { tenant: new.slug.clone() };
-            Ok(wire_tenant(self.store.platform().create_tenant(new).await.map_err(|error| error.fault(name))?))
+            let store = session.acting(&self.store, &name);
+            Ok(wire_tenant(store.platform().create_tenant(new).await.map_err(|error| error.fault(name))?))
         })
         .await
     }
@@ -44,7 +45,7 @@ impl TenantService for Tenants {
             let name: TenantName = parse::name("name", &message.name)?;
             access::sees(&session.identity.caller, &name.tenant, "tenant", &name)?;
             let found = match session.identity.caller {
-                Caller::Operator => self.store.platform().get_tenant(&name.tenant).await,
+                Caller::Operator | Caller::Auditor => self.store.platform().get_tenant(&name.tenant).await,
                 Caller::Tenant { tenant, .. } => self.store.tenant(tenant).get().await,
             };
             Ok(wire_tenant(found.map_err(|error| error.fault(name))?))
@@ -66,7 +67,7 @@ impl TenantService for Tenants {
     }
 
     async fn update_tenant(&self, request: Request<v1::UpdateTenantRequest>) -> Result<Response<v1::Tenant>, Status> {
-        answer(request, |_, message| async move {
+        answer(request, |session, message| async move {
             let wire = message.tenant.ok_or_else(|| Fault::invalid("tenant", "must be set"))?;
             let mut violations = Violations::default();
             let name = violations.parse::<TenantName>("tenant.name", &wire.name);
@@ -76,17 +77,21 @@ impl TenantService for Tenants {
             let changes = mask::read(&mut violations, &paths, FIELDS, &from);
             let name = violations.check(name)?;
             let change = |to: &mut TenantFields| changes.iter().for_each(|field| (field.copy)(to, &from));
-            let updated = self.store.platform().update_tenant(&name.tenant, etag.as_deref(), change).await;
+            let updated = session
+                .acting(&self.store, &name)
+                .platform()
+                .update_tenant(&name.tenant, etag.as_deref(), change)
+                .await;
             Ok(wire_tenant(updated.map_err(|error| error.fault(name))?))
         })
         .await
     }
 
     async fn delete_tenant(&self, request: Request<v1::DeleteTenantRequest>) -> Result<Response<()>, Status> {
-        answer(request, |_, message| async move {
+        answer(request, |session, message| async move {
             let name: TenantName = parse::name("name", &message.name)?;
             let how = if message.force { DeleteTenant::WithAdapters } else { DeleteTenant::IfWithoutAdapters };
-            let deleted = self.store.platform().delete_tenant(&name.tenant, how).await;
+            let deleted = session.acting(&self.store, &name).platform().delete_tenant(&name.tenant, how).await;
             deleted.map_err(|error| error.fault(name))?;
             self.sweeper.nudge();
             Ok(())

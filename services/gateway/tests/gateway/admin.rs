@@ -114,6 +114,6 @@ async fn names_are_unique_lists_are_paged_and_wrong_input_is_named_in_full() {
             _ => None,
         })
         .collect();
-    assert_eq!(fields, ["parent", "api_key.display_name", "api_key.role", "api_key.expire_time"]);
+    assert_eq!(fields, ["parent", "api_key.role", "api_key.display_name", "api_key.expire_time"]);
     platform.stop().await;
 }

@@ -1,48 +1,12 @@
 //! Every RPC, as the descriptors list them, with every kind of credentials.
 
-use std::collections::BTreeSet;
-
-use domain::{Fault, Reason};
-use gateway::access::RULES;
-use prost::Message as _;
+use domain::Reason;
 use proto::v1;
-use tonic::{Request, client::Grpc, codegen::http::uri::PathAndQuery, transport::Channel};
-use tonic_prost::ProstCodec;
 
-use crate::platform::{OPERATOR, Platform, fault};
-
-/// Paths of all RPCs of the public and admin services.
-fn paths() -> Vec<String> {
-    let set = prost_types::FileDescriptorSet::decode(proto::DESCRIPTORS).expect("descriptors");
-    let ours = set.file.iter().filter(|file| file.package() == "banyan.v1");
-    let services = ours.flat_map(|file| &file.service);
-    services
-        .flat_map(|service| {
-            service.method.iter().map(|method| format!("/banyan.v1.{}/{}", service.name(), method.name()))
-        })
-        .collect()
-}
-
-/// Calls an RPC with an empty message; on the wire all kinds of calls begin alike.
-async fn call(platform: &Platform, path: &str, token: Option<&str>) -> Result<(), Fault> {
-    let public = path.contains("InferenceService");
-    let address = if public { platform.gateway.inference_addr } else { platform.gateway.admin_addr };
-    let mut client: Grpc<Channel> = Grpc::new(platform.channel(address));
-    client.ready().await.expect("connects");
-    let mut request = Request::new(());
-    if let Some(token) = token {
-        request.metadata_mut().insert("authorization", chassis::bearer::value(token).expect("a header"));
-    }
-    let path: PathAndQuery = path.parse().expect("a path");
-    let codec = ProstCodec::<(), ()>::default();
-    client.unary(request, path, codec).await.map(|_| ()).map_err(|status| fault(&status))
-}
-
-#[test]
-fn the_table_of_access_has_every_rpc_and_no_other() {
-    let ruled: BTreeSet<_> = RULES.iter().map(|(path, _)| (*path).to_owned()).collect();
-    assert_eq!(ruled, paths().into_iter().collect());
-}
+use crate::{
+    platform::{OPERATOR, Platform, fault},
+    raw::{call, methods},
+};
 
 #[tokio::test]
 async fn every_rpc_without_good_credentials_is_refused_in_the_same_words() {
@@ -56,34 +20,17 @@ async fn every_rpc_without_good_credentials_is_refused_in_the_same_words() {
     let (_, other) = platform.make_key("acme", v1::Role::TenantAdmin).await;
     let spliced = splice(&other, unknown.reveal());
 
-    assert!(paths().len() > 20);
-    for path in paths() {
-        let missing = call(&platform, &path, None).await.expect_err(&path);
+    assert!(methods().len() > 20);
+    for method in methods() {
+        let path = &method.0;
+        let missing = call(&platform, &method, None, "").await.expect_err(path);
         assert_eq!(missing.reason, Reason::Unauthenticated, "{path}");
         let wrong = ["nonsense", &revoked, unknown.reveal(), &spliced];
         for token in wrong {
-            let refused = call(&platform, &path, Some(token)).await.expect_err(&path);
+            let refused = call(&platform, &method, Some(token), "").await.expect_err(path);
             assert_eq!(refused.reason, Reason::Unauthenticated, "{path}");
             assert_eq!(refused.message, "the credentials are not valid", "{path}");
         }
-    }
-    platform.stop().await;
-}
-
-#[tokio::test]
-async fn roles_reach_what_the_table_says_and_nothing_else() {
-    let platform = Platform::start(&[]).await;
-    let acme = platform.tenant("acme", v1::TenantLimits::default()).await;
-    for path in paths() {
-        let denied =
-            |outcome: Result<(), Fault>| matches!(outcome, Err(Fault { reason: Reason::PermissionDenied, .. }));
-        let inference = path.contains("InferenceService");
-        let operator_only = path.contains("PlanService")
-            || path.contains("TenantService") && !path.ends_with("GetTenant")
-            || ["SetPrice", "Reconcile"].iter().any(|method| path.ends_with(method));
-        assert_eq!(denied(call(&platform, &path, Some(OPERATOR)).await), inference, "operator on {path}");
-        assert_eq!(denied(call(&platform, &path, Some(&acme.key)).await), !inference, "inference key on {path}");
-        assert_eq!(denied(call(&platform, &path, Some(&acme.admin)).await), operator_only, "admin key on {path}");
     }
     platform.stop().await;
 }

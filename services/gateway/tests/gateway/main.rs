@@ -1,6 +1,7 @@
 //! The gateway over gRPC and HTTP, on real PostgreSQL. Workers are scripted: they are the one fake, and the wire is the seam.
 
 mod admin;
+mod audit;
 mod auth;
 mod budgets;
 mod fake_worker;
@@ -10,10 +11,13 @@ mod http;
 mod isolation;
 mod ledger;
 mod limits;
+mod matrix;
 mod openai;
 mod platform;
 mod prices;
+mod raw;
 mod repeats;
+mod revocation;
 mod scopes;
 mod uploads;
 mod web;

@@ -8,8 +8,8 @@ use domain::{Fault, TenantId};
 use gateway::{Backends, Gateway, GatewayConfig, RunningGateway, limits::InProcessLimits};
 use proto::v1::{
     self, adapter_service_client::AdapterServiceClient, api_key_service_client::ApiKeyServiceClient,
-    inference_service_client::InferenceServiceClient, plan_service_client::PlanServiceClient,
-    tenant_service_client::TenantServiceClient,
+    audit_service_client::AuditServiceClient, inference_service_client::InferenceServiceClient,
+    plan_service_client::PlanServiceClient, tenant_service_client::TenantServiceClient,
 };
 use store::{Page, Store, StoreConfig, UsageRecord};
 use tests::postgres::TestDatabase;
@@ -22,15 +22,18 @@ use tonic::{
 use crate::fake_worker::{CLUSTER_TOKEN, FakeWorker};
 
 pub const OPERATOR: &str = "operator-token";
+pub const AUDITOR: &str = "auditor-token";
 
 pub struct Platform {
     pub gateway: RunningGateway,
     pub store: Store,
     pub registry: Registry,
-    _registry_folder: tempfile::TempDir,
+    registry_folder: tempfile::TempDir,
+    /// The database as a service connects to it.
+    url: String,
     shutdown: Shutdown,
     // Dropped last.
-    database: TestDatabase,
+    pub database: TestDatabase,
 }
 
 /// A tenant and its keys.
@@ -67,6 +70,7 @@ impl Platform {
         Self::start_on(TestDatabase::new().await, workers, settings).await
     }
 
+    /// On an empty database.
     pub async fn start_on(database: TestDatabase, workers: &[&FakeWorker], settings: &str) -> Self {
         store::migrate(&database.owner_url()).await.expect("migrates");
         let url = database.service_url(&["banyan_app", "banyan_platform"]).await;
@@ -75,15 +79,17 @@ impl Platform {
         let location = registry_folder.path().to_str().expect("a path in UTF-8");
         let registry = Registry::open(location, []).expect("opens");
         let shutdown = Shutdown::new();
-        let backends =
-            Backends { store: store.clone(), limits: Arc::new(InProcessLimits::default()), registry: registry.clone() };
-        let ledger = registry_folder.path().join("ledger");
-        let config = config(workers, &url, location, &format!("[ledger]\ndir = {ledger:?}\n"), settings);
-        let mut gateway = Gateway::start(config, backends, shutdown.clone()).await.expect("starts");
-        if !workers.is_empty() {
-            assert!(within(gateway.ready()).await);
-        }
-        Self { gateway, store, registry, _registry_folder: registry_folder, shutdown, database }
+        let config = config(workers, &url, location, &ledger_in(&registry_folder), settings);
+        let gateway = start_gateway(config, &store, &registry, &shutdown, !workers.is_empty()).await;
+        Self { gateway, store, registry, registry_folder, url, shutdown, database }
+    }
+
+    /// Another gateway on the same database and registry, with connections of its own. Stops with this one.
+    pub async fn beside(&self, workers: &[&FakeWorker], settings: &str) -> RunningGateway {
+        let store = Store::connect(&self.url, &StoreConfig::default()).await.expect("connects");
+        let location = self.registry_folder.path().to_str().expect("a path in UTF-8");
+        let config = config(workers, &self.url, location, &ledger_in(&self.registry_folder), settings);
+        start_gateway(config, &store, &self.registry, &self.shutdown, !workers.is_empty()).await
     }
 
     pub async fn stop(self) {
@@ -127,7 +133,11 @@ impl Platform {
     }
 
     pub fn inference(&self, token: &str) -> InferenceServiceClient<Client> {
-        let channel = self.channel(self.gateway.inference_addr);
+        self.inference_at(self.gateway.inference_addr, token)
+    }
+
+    pub fn inference_at(&self, address: std::net::SocketAddr, token: &str) -> InferenceServiceClient<Client> {
+        let channel = self.channel(address);
         InferenceServiceClient::with_interceptor(channel, Bearer(token.to_owned()))
     }
 
@@ -144,6 +154,11 @@ impl Platform {
     pub fn keys(&self, token: &str) -> ApiKeyServiceClient<Client> {
         let channel = self.channel(self.gateway.admin_addr);
         ApiKeyServiceClient::with_interceptor(channel, Bearer(token.to_owned()))
+    }
+
+    pub fn audit(&self, token: &str) -> AuditServiceClient<Client> {
+        let channel = self.channel(self.gateway.admin_addr);
+        AuditServiceClient::with_interceptor(channel, Bearer(token.to_owned()))
     }
 
     pub fn adapters(&self, token: &str) -> AdapterServiceClient<Client> {
@@ -172,6 +187,28 @@ impl Platform {
         })
         .await
     }
+}
+
+/// A log of its own for each gateway.
+fn ledger_in(folder: &tempfile::TempDir) -> String {
+    let dir = folder.path().join(format!("ledger-{}", uuid::Uuid::now_v7()));
+    format!("[ledger]\ndir = {dir:?}\n")
+}
+
+async fn start_gateway(
+    config: GatewayConfig,
+    store: &Store,
+    registry: &Registry,
+    shutdown: &Shutdown,
+    with_workers: bool,
+) -> RunningGateway {
+    let limits = Arc::new(InProcessLimits::default());
+    let backends = Backends { store: store.clone(), limits, registry: registry.clone() };
+    let mut gateway = Gateway::start(config, backends, shutdown.clone()).await.expect("starts");
+    if with_workers {
+        assert!(within(gateway.ready()).await);
+    }
+    gateway
 }
 
 pub struct Answer {
@@ -219,7 +256,7 @@ fn config(workers: &[&FakeWorker], postgres: &str, registry: &str, ledger: &str,
     let urls: Vec<_> = workers.iter().map(|worker| format!("{:?}", worker.url)).collect();
     let urls = if urls.is_empty() { "\"http://127.0.0.1:9\"".to_owned() } else { urls.join(", ") };
     let own = format!(
-        "operator_token = {OPERATOR:?}\nkey_pepper = 'pepper'\ncluster_token = {CLUSTER_TOKEN:?}\n\
+        "operator_token = {OPERATOR:?}\nauditor_token = {AUDITOR:?}\nkey_pepper = 'pepper'\ncluster_token = {CLUSTER_TOKEN:?}\n\
          postgres = {postgres:?}\nregistry = {registry:?}\n\
          [listen]\naddress = '127.0.0.1:0'\ndrain_ms = 300\n\
          [admin_listen]\naddress = '127.0.0.1:0'\ndrain_ms = 300\n\

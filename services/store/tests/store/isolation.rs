@@ -8,18 +8,21 @@ use crate::{
     suite::{self, adapter, digest, push, tenant},
 };
 
-const TABLES: [&str; 10] = [
-    "tenants",
-    "api_keys",
-    "adapters",
-    "adapter_blobs",
-    "adapter_versions",
-    "aliases",
-    "usage_records",
-    "ledger_entries",
-    "ledger_open",
-    "client_requests",
-];
+/// Every table with rows of tenants, as the catalogue lists them, and the column that names the tenant.
+async fn tables(database: &Database) -> Vec<(String, &'static str)> {
+    let mut owner = PgConnection::connect(&database.database.owner_url()).await.expect("connect");
+    let found: Vec<String> = sqlx::query_scalar(
+        "select c.relname::text from pg_class c join pg_attribute a on a.attrelid = c.oid
+          where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p', 'v', 'm')
+            and a.attname = 'tenant_id' and not a.attisdropped
+          order by 1",
+    )
+    .fetch_all(&mut owner)
+    .await
+    .expect("query");
+    assert!(found.len() > 10, "{found:?}");
+    found.into_iter().map(|table| (table, "tenant_id")).chain([("tenants".to_owned(), "id")]).collect()
+}
 
 /// A database with two tenants that have a row in every table, and a connection of the service.
 async fn two_tenants() -> (Database, TenantScope, TenantScope, PgConnection) {
@@ -31,15 +34,17 @@ async fn two_tenants() -> (Database, TenantScope, TenantScope, PgConnection) {
         let new = store::NewApiKey {
             public_id: public_id.to_owned(),
             secret_hash: [1; 32],
-            display_name: String::new(),
             role: domain::Role::Inference,
-            limits: domain::KeyLimits::default(),
-            models: None,
-            methods: None,
-            expires_at: None,
+            fields: store::ApiKeyFields::default(),
         };
-        database.store.platform().post(uuid::Uuid::nil(), &requests(own)).await.expect("record");
         let key = own.create_api_key(new).await.expect("create a key").id;
+        let used = store::KeyUse { tenant: own.id(), key, at: time::OffsetDateTime::now_utc() };
+        database.store.platform().record_key_uses(&[used]).await.expect("record");
+        let price = domain::Price { input: 1, cached_input: 1, output: 1 };
+        let new =
+            store::NewPrice { tenant: Some(own.id()), model: store::PricedModel::Every, price, effective_at: None };
+        database.store.platform().set_price(&new).await.expect("set a price");
+        database.store.platform().post(uuid::Uuid::nil(), &requests(own)).await.expect("record");
         let named = store::ClientRequest { key, id: "order-17".parse().expect("an id") };
         own.claim_client_request(&named, suite::new_run()).await.expect("claim");
     }
@@ -49,16 +54,20 @@ async fn two_tenants() -> (Database, TenantScope, TenantScope, PgConnection) {
 
 #[tokio::test]
 async fn a_tenant_sees_its_own_rows_and_no_others_whatever_the_query() {
-    let (_database, ours, theirs, mut connection) = two_tenants().await;
-    let mut transaction = as_tenant(&mut connection, &ours).await;
-    for table in TABLES {
-        let owner = if table == "tenants" { "id" } else { "tenant_id" };
-        let rows = query(&mut transaction, &format!("select {owner} as owner from {table}")).await;
-        let owners: Vec<uuid::Uuid> = rows.iter().map(|row| sqlx::Row::get(row, "owner")).collect();
-        let once = owners.iter().all(|owner| *owner == ours.id().uuid()) && !owners.is_empty();
-        assert!(once, "{table}: {owners:?}");
-        let sql = format!("select from {table} where {owner} = '{}'", theirs.id());
-        assert!(query(&mut transaction, &sql).await.is_empty(), "{table}");
+    let (database, ours, theirs, mut connection) = two_tenants().await;
+    let tables = tables(&database).await;
+    for (own, other) in [(&ours, &theirs), (&theirs, &ours)] {
+        let mut transaction = as_tenant(&mut connection, own).await;
+        for (table, column) in &tables {
+            let rows = query(&mut transaction, &format!("select {column} as owner from {table}")).await;
+            let owners: Vec<Option<uuid::Uuid>> = rows.iter().map(|row| sqlx::Row::get(row, "owner")).collect();
+            // A row of no tenant's is everybody's.
+            let (own, other) = (own.id().uuid(), other.id().uuid());
+            assert!(owners.iter().flatten().all(|owner| *owner == own), "{table}: {owners:?}");
+            assert!(owners.contains(&Some(own)), "give {table} a row of each tenant, or this shows nothing");
+            let sql = format!("select from {table} where {column} = '{other}'");
+            assert!(query(&mut transaction, &sql).await.is_empty(), "{table}");
+        }
     }
 }
 
@@ -84,12 +93,11 @@ async fn a_tenant_sees_its_own_plan_and_no_other() {
 
 #[tokio::test]
 async fn a_tenant_sees_the_platforms_prices_and_its_own_and_no_others() {
-    let (database, ours, theirs, mut connection) = two_tenants().await;
-    for tenant in [None, Some(ours.id()), Some(theirs.id())] {
-        let (model, price) = (store::PricedModel::Every, domain::Price::default());
-        let new = store::NewPrice { tenant, model, price, effective_at: None };
-        database.store.platform().set_price(&new).await.expect("set a price");
-    }
+    let (database, ours, _, mut connection) = two_tenants().await;
+    // Each tenant has one of its own already.
+    let (model, price) = (store::PricedModel::Every, domain::Price::default());
+    let new = store::NewPrice { tenant: None, model, price, effective_at: None };
+    database.store.platform().set_price(&new).await.expect("set a price");
     let mut transaction = as_tenant(&mut connection, &ours).await;
     let rows = query(&mut transaction, "select tenant_id from prices order by tenant_id nulls first").await;
     let owners: Vec<Option<uuid::Uuid>> = rows.iter().map(|row| sqlx::Row::get(row, "tenant_id")).collect();
@@ -98,21 +106,21 @@ async fn a_tenant_sees_the_platforms_prices_and_its_own_and_no_others() {
 
 #[tokio::test]
 async fn without_a_tenant_nothing_is_seen() {
-    let (_database, _, _, mut connection) = two_tenants().await;
+    let (database, _, _, mut connection) = two_tenants().await;
     connection.execute("set role banyan_app").await.expect("take the role");
-    for table in TABLES {
+    for (table, _) in tables(&database).await {
         assert!(query(&mut connection, &format!("select from {table}")).await.is_empty(), "{table}");
     }
 }
 
 #[tokio::test]
 async fn a_login_role_has_no_rights_until_it_takes_a_scope() {
-    let (_database, _, _, mut connection) = two_tenants().await;
-    for table in TABLES {
+    let (database, _, _, mut connection) = two_tenants().await;
+    for (table, _) in tables(&database).await {
         let refused = try_execute(&mut connection, &format!("select from {table}")).await;
         assert_eq!(code(refused), "42501", "{table}");
     }
-    let refused = try_execute(&mut connection, "select from find_api_key('oursoursours')").await;
+    let refused = try_execute(&mut connection, "select from find_api_keys(array['oursoursours'])").await;
     assert_eq!(code(refused), "42501");
 }
 
@@ -162,9 +170,15 @@ async fn a_tenant_may_not_touch_what_only_the_platform_may() {
         "update plans set requests_per_minute = null",
         "insert into plans (slug, revision) values ('smuggled', gen_random_uuid())",
         "delete from plans",
-        "update api_keys set requests_per_minute = null, models = null",
         "update api_keys set role = 'tenant_admin'",
-        "update api_keys set secret_hash = decode(repeat('09', 32), 'hex')",
+        "update api_keys set tenant_id = gen_random_uuid()",
+        "update api_keys set public_id = 'oursoursour2'",
+        "update api_key_uses set used_at = now()",
+        "insert into changes (position, kind, subject) values (1000, 'api_key', 'oursoursours')",
+        "delete from changes",
+        "select from change_head",
+        "select from gateways",
+        "select append_change('api_key', null, 'oursoursours')",
         "delete from api_keys",
         "delete from adapter_blobs",
         "update adapter_versions set size_bytes = 0",
@@ -223,10 +237,11 @@ async fn the_key_look_up_cannot_be_led_astray_by_the_callers_search_path() {
     // Objects that hide ours from unqualified names.
     connection.execute("create temporary table api_keys (public_id text)").await.expect("make a temporary table");
     connection.execute("set search_path = pg_temp, public").await.expect("set the search path");
-    let rows = query(&mut connection, "select tenant_id from public.find_api_key('oursoursours')").await;
+    let rows = query(&mut connection, "select tenant_id from public.find_api_keys(array['oursoursours'])").await;
     assert_eq!(sqlx::Row::get::<uuid::Uuid, _>(&rows[0], "tenant_id"), ours.id().uuid());
     for wild in ["%", "", "oursoursour_", "' or ''='"] {
-        let found = sqlx::query("select from public.find_api_key($1)").bind(wild).fetch_all(&mut connection).await;
+        let found =
+            sqlx::query("select from public.find_api_keys(array[$1])").bind(wild).fetch_all(&mut connection).await;
         assert!(found.expect("query").is_empty(), "{wild}");
     }
 }

@@ -1,5 +1,7 @@
 //! The store on a real PostgreSQL, connected as a service connects: with a login role that owns nothing.
 
+mod audit;
+mod changes;
 mod database;
 mod faults;
 mod isolation;
@@ -28,6 +30,9 @@ on_postgres!(
     a_tenant_with_adapters_is_deleted_only_by_force,
     a_key_is_found_by_its_public_id_until_its_tenant_is_gone,
     a_key_is_revoked_once,
+    a_key_changes_only_from_where_it_was_seen,
+    a_rotated_key_has_two_secrets_for_a_while,
+    the_last_use_of_a_key_is_kept_apart_from_it,
     an_adapter_lives_from_creation_to_deletion,
     the_number_of_adapters_is_bounded,
     a_version_is_inserted_once_and_only_with_its_files,

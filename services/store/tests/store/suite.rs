@@ -46,6 +46,9 @@ pub async fn all(store: &Store) {
     a_tenant_with_adapters_is_deleted_only_by_force(store).await;
     a_key_is_found_by_its_public_id_until_its_tenant_is_gone(store).await;
     a_key_is_revoked_once(store).await;
+    a_key_changes_only_from_where_it_was_seen(store).await;
+    a_rotated_key_has_two_secrets_for_a_while(store).await;
+    the_last_use_of_a_key_is_kept_apart_from_it(store).await;
     an_adapter_lives_from_creation_to_deletion(store).await;
     the_number_of_adapters_is_bounded(store).await;
     a_version_is_inserted_once_and_only_with_its_files(store).await;

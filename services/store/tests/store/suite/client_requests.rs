@@ -20,12 +20,8 @@ async fn named(own: &TenantScope) -> ClientRequest {
     let new = store::NewApiKey {
         public_id: unique("k").to_string().replace('-', "").chars().rev().take(12).collect(),
         secret_hash: [1; 32],
-        display_name: String::new(),
         role: Role::Inference,
-        limits: domain::KeyLimits::default(),
-        models: None,
-        methods: None,
-        expires_at: None,
+        fields: store::ApiKeyFields::default(),
     };
     ClientRequest { key: own.create_api_key(new).await.expect("create").id, id: "order-17".parse().expect("an id") }
 }

@@ -1,9 +1,9 @@
 //! Plans, and what they mean for tenants and keys.
 
-use domain::{KeyLimits, Outage, Role, Share, TenantLimits};
+use domain::{Outage, Role, Share, TenantLimits};
 use store::{
-    DEFAULT_PLAN, DeleteTenant, NewApiKey, NewPlan, Page, PlanFields, Precondition, Resource, Store, StoreError,
-    TenantFields,
+    ApiKeyFields, DEFAULT_PLAN, DeleteTenant, NewApiKey, NewPlan, Page, PlanFields, Precondition, Resource, Store,
+    StoreError, TenantFields,
 };
 
 use super::{slug, tenant, unique};
@@ -83,12 +83,8 @@ pub async fn a_plan_fills_in_what_its_tenants_limits_leave_open(store: &Store) {
     let key = NewApiKey {
         public_id: public_id.clone(),
         secret_hash: [7; 32],
-        display_name: String::new(),
         role: Role::Inference,
-        limits: KeyLimits::default(),
-        models: None,
-        methods: None,
-        expires_at: None,
+        fields: ApiKeyFields::default(),
     };
     own.create_api_key(key).await.expect("create a key");
     let found = store.find_api_key(public_id).await.expect("look up").expect("known");

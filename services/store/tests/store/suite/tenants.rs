@@ -1,7 +1,10 @@
 //! Tenants and their API keys.
 
 use domain::{KeyLimits, Role, TenantLimits};
-use store::{DeleteTenant, NewApiKey, NewTenant, Page, Precondition, Resource, Store, StoreError, TenantFields};
+use store::{
+    ApiKeyFields, DeleteTenant, KeyUse, NewApiKey, NewTenant, Page, Precondition, Resource, Store, StoreError,
+    TenantFields,
+};
 use time::{Duration, OffsetDateTime};
 
 use super::{adapter, no_tenant, push, slug, tenant, unique};
@@ -95,13 +98,16 @@ pub async fn a_key_is_found_by_its_public_id_until_its_tenant_is_gone(store: &St
     let limits = KeyLimits { output_tokens_per_minute: Some(7), budget_day: Some(1 << 50), ..KeyLimits::default() };
     let models = Some(vec!["base".to_owned()]);
     let new = || NewApiKey {
-        expires_at: Some(expires_at),
-        limits,
-        models: models.clone(),
+        fields: ApiKeyFields {
+            expires_at: Some(expires_at),
+            limits,
+            models: models.clone(),
+            ..ApiKeyFields::default()
+        },
         ..key("findfind2345", Role::TenantAdmin)
     };
     let made = own.create_api_key(new()).await.expect("create");
-    assert_eq!((made.role, made.expires_at, made.revoked_at), (Role::TenantAdmin, Some(expires_at), None));
+    assert_eq!((made.role, made.fields.expires_at, made.revoked_at), (Role::TenantAdmin, Some(expires_at), None));
     assert_refused!(own.create_api_key(new()).await, StoreError::AlreadyExists { what: Resource::ApiKey, .. });
     let (other, _) = tenant(store).await;
     assert_refused!(other.create_api_key(new()).await, StoreError::AlreadyExists { .. });
@@ -121,7 +127,7 @@ pub async fn a_key_is_found_by_its_public_id_until_its_tenant_is_gone(store: &St
     assert_eq!((found.secret_hash, found.role, found.expires_at), ([7; 32], Role::TenantAdmin, Some(expires_at)));
     assert_eq!((found.share_group, found.limits.requests_per_minute), (own.id().uuid(), Some(9)));
     assert_eq!((found.key_limits, &found.models, &found.methods), (limits, &models, &None));
-    assert_eq!((made.limits, &made.models, &made.methods), (limits, &models, &None));
+    assert_eq!((made.fields.limits, &made.fields.models, &made.fields.methods), (limits, &models, &None));
     for unknown in ["", "findfind234", "findfind2345 ", "' or true --", "%"] {
         assert!(store.find_api_key(unknown).await.expect("look up").is_none(), "{unknown}");
     }
@@ -151,6 +157,66 @@ pub async fn a_key_is_revoked_once(store: &Store) {
     assert!(other.list_api_keys(&Page::first(2)).await.expect("list").items.is_empty());
 }
 
+pub async fn a_key_changes_only_from_where_it_was_seen(store: &Store) {
+    let (own, _) = tenant(store).await;
+    let (other, _) = tenant(store).await;
+    let made = own.create_api_key(key("updateaaaaaa", Role::Inference)).await.expect("create");
+    let rename = |fields: &mut ApiKeyFields| fields.display_name = "another".to_owned();
+    assert_refused!(other.update_api_key("updateaaaaaa", None, rename).await, StoreError::NotFound { .. });
+    let updated = own.update_api_key("updateaaaaaa", Some(&made.etag), rename).await.expect("update");
+    assert_eq!(updated.fields, ApiKeyFields { display_name: "another".to_owned(), ..made.fields });
+    assert_ne!(updated.etag, made.etag);
+    assert_refused!(
+        own.update_api_key("updateaaaaaa", Some(&made.etag), rename).await,
+        StoreError::Conflict { what: Resource::ApiKey, .. }
+    );
+    let limit = |fields: &mut ApiKeyFields| fields.limits.requests_per_minute = Some(3);
+    own.update_api_key("updateaaaaaa", None, limit).await.expect("update");
+    let found = store.find_api_key("updateaaaaaa").await.expect("look up").expect("known");
+    assert_eq!(found.key_limits.requests_per_minute, Some(3));
+    own.revoke_api_key("updateaaaaaa").await.expect("revoke");
+    assert_refused!(
+        own.update_api_key("updateaaaaaa", None, rename).await,
+        StoreError::FailedPrecondition(Precondition::KeyIsRevoked)
+    );
+}
+
+pub async fn a_rotated_key_has_two_secrets_for_a_while(store: &Store) {
+    let (own, _) = tenant(store).await;
+    let made = own.create_api_key(key("rotateaaaaaa", Role::Inference)).await.expect("create");
+    let rotate = |hash: [u8; 32], hours: u64| {
+        let (own, overlap) = (own.clone(), std::time::Duration::from_secs(3_600 * hours));
+        async move { own.rotate_api_key("rotateaaaaaa", None, &hash, overlap).await }
+    };
+    let rotated = rotate([8; 32], 2).await.expect("rotate");
+    let until = rotated.previous_secret_expires_at.expect("an overlap");
+    assert!((until - OffsetDateTime::now_utc() - Duration::hours(2)).abs() < Duration::minutes(5));
+    assert_ne!(rotated.etag, made.etag);
+    let found = store.find_api_key("rotateaaaaaa").await.expect("look up").expect("known");
+    assert_eq!((found.secret_hash, found.previous_secret), ([8; 32], Some(([7; 32], until))));
+    rotate([9; 32], 1).await.expect("rotate");
+    let found = store.find_api_key("rotateaaaaaa").await.expect("look up").expect("known");
+    assert_eq!((found.secret_hash, found.previous_secret.map(|(hash, _)| hash)), ([9; 32], Some([8; 32])));
+    own.revoke_api_key("rotateaaaaaa").await.expect("revoke");
+    assert_refused!(rotate([1; 32], 1).await, StoreError::FailedPrecondition(Precondition::KeyIsRevoked));
+}
+
+pub async fn the_last_use_of_a_key_is_kept_apart_from_it(store: &Store) {
+    let (own, _) = tenant(store).await;
+    let made = own.create_api_key(key("usesaaaaaaaa", Role::Inference)).await.expect("create");
+    assert_eq!(made.last_used_at, None);
+    let head = store.platform().change_head().await.expect("head");
+    let at = OffsetDateTime::now_utc().replace_nanosecond(0).expect("in range");
+    let used = |at| KeyUse { tenant: own.id(), key: made.id, at };
+    let gone = KeyUse { tenant: no_tenant(), key: made.id, at };
+    store.platform().record_key_uses(&[used(at), gone, used(at - Duration::hours(1))]).await.expect("record");
+    store.platform().record_key_uses(&[used(at - Duration::hours(2))]).await.expect("record");
+    let found = own.get_api_key("usesaaaaaaaa").await.expect("get");
+    assert_eq!((found.last_used_at, &found.etag), (Some(at), &made.etag));
+    assert_eq!(own.list_api_keys(&Page::first(9)).await.expect("list").items, [found]);
+    assert_eq!(store.platform().change_head().await.expect("head"), head, "nobody need hear of it");
+}
+
 pub async fn values_that_the_schema_refuses_are_called_by_name(store: &Store) {
     let (own, name) = tenant(store).await;
     let long = "x".repeat(257);
@@ -173,7 +239,8 @@ pub async fn values_that_the_schema_refuses_are_called_by_name(store: &Store) {
         store.platform().update_tenant(&name, None, much).await,
         StoreError::InvalidValue { field: "limits", .. }
     );
-    let none = NewApiKey { models: Some(Vec::new()), ..key("nonemodels22", Role::Inference) };
+    let fields = ApiKeyFields { models: Some(Vec::new()), ..ApiKeyFields::default() };
+    let none = NewApiKey { fields, ..key("nonemodels22", Role::Inference) };
     assert_refused!(own.create_api_key(none).await, StoreError::InvalidValue { field: "scopes", .. });
 }
 
@@ -181,11 +248,7 @@ fn key(public_id: &str, role: Role) -> NewApiKey {
     NewApiKey {
         public_id: public_id.to_owned(),
         secret_hash: [7; 32],
-        display_name: "a key".to_owned(),
         role,
-        limits: KeyLimits::default(),
-        models: None,
-        methods: None,
-        expires_at: None,
+        fields: ApiKeyFields { display_name: "a key".to_owned(), ..ApiKeyFields::default() },
     }
 }
