@@ -141,6 +141,9 @@ impl Account {
     }
 
     pub fn assert_within_budgets(&self) {
+        // Else the run would show nothing.
+        let near = limits_of(self.tenant, 0).budget_day.is_none_or(|budget| self.most[0].cost > budget / 2);
+        assert!(near, "tenant {} was never near its budget: {:?}", self.tenant, self.most);
         for (scope, most) in self.most.iter().enumerate() {
             let limits = limits_of(self.tenant, scope);
             let budget = limits.budget_day.unwrap_or(u64::MAX);

@@ -67,15 +67,15 @@ pub fn key_of(tenant: u64, key: u64) -> ApiKeyId {
 pub fn limits_of(tenant: u64, scope: usize) -> Rates {
     match (tenant, scope) {
         (0, 0) => Rates {
-            requests_per_minute: Some(900),
-            input_tokens_per_minute: Some(9_000),
-            output_tokens_per_minute: Some(9_000),
+            requests_per_minute: Some(450),
+            input_tokens_per_minute: Some(1_200),
+            output_tokens_per_minute: Some(3_600),
             concurrent_requests: Some(9),
             ..Rates::default()
         },
-        (0, 1) => Rates { output_tokens_per_minute: Some(4_000), concurrent_requests: Some(5), ..Rates::default() },
-        (1, 0) => Rates { concurrent_requests: Some(12), budget_day: Some(90_000), ..Rates::default() },
-        (1, 1) => Rates { budget_day: Some(40_000), budget_month: Some(50_000), ..Rates::default() },
+        (0, 1) => Rates { output_tokens_per_minute: Some(1_500), concurrent_requests: Some(5), ..Rates::default() },
+        (1, 0) => Rates { concurrent_requests: Some(12), budget_day: Some(9_000), ..Rates::default() },
+        (1, 1) => Rates { budget_day: Some(4_000), budget_month: Some(5_000), ..Rates::default() },
         _ => Rates::default(),
     }
 }
