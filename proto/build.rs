@@ -3,7 +3,7 @@ use std::{env, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "banyan/v1/inference.proto",
     "banyan/v1/tenants.proto",
     "banyan/v1/api_keys.proto",
@@ -12,6 +12,7 @@ const FILES: [&str; 9] = [
     "banyan/v1/prices.proto",
     "banyan/v1/ledger.proto",
     "banyan/v1/adapters.proto",
+    "banyan/v1/rollouts.proto",
     "banyan/worker/v1/worker.proto",
 ];
 

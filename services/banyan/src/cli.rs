@@ -11,6 +11,7 @@ mod load;
 mod local;
 mod price;
 mod process;
+mod rollout;
 
 pub use admin::{
     AdapterArgs, AdapterVerb, KeyLimitArgs, LimitArgs, OutageArg, PlanArgs, PlanTermsArgs, PlanVerb, TenantArgs,
@@ -29,6 +30,10 @@ pub use load::{LoadArgs, LoadCase};
 pub use local::{DtypeArg, InspectArgs, ScoreArgs};
 pub use price::{PriceArgs, PriceVerb, TokenPriceArgs};
 pub use process::{ConfigArgs, GatewayArgs, LogArgs, LogFormatArg, UpArgs, WorkerArgs};
+pub use rollout::{
+    AliasArgs, CanaryArgs, ChangeArgs, EvaluateArgs, PinArgs, PinVerb, PromoteArgs, RetireArgs, RolloutArgs,
+    ScheduleAddArgs, ScheduleArgs, ScheduleVerb, ShadowArgs, ShadowVerb, VersionArgs,
+};
 
 use clap::{Parser, Subcommand};
 
@@ -93,7 +98,7 @@ pub enum Verb {
     Key(KeyArgs),
     /// List, export and verify the audit trail.
     Audit(AuditArgs),
-    /// Upload adapter versions, show what was loaded, move and roll back aliases.
+    /// Upload adapter versions, show what was loaded, lead aliases from one version to the next and back.
     Adapter(AdapterArgs),
     /// Judge an adapter against a base model without a server: the load receipt, or every refusal.
     Inspect(InspectArgs),

@@ -11,7 +11,8 @@ use proto::v1::{
     adapter_service_client::AdapterServiceClient, api_key_service_client::ApiKeyServiceClient,
     audit_service_client::AuditServiceClient, inference_service_client::InferenceServiceClient,
     ledger_service_client::LedgerServiceClient, plan_service_client::PlanServiceClient,
-    price_service_client::PriceServiceClient, tenant_service_client::TenantServiceClient,
+    price_service_client::PriceServiceClient, rollout_service_client::RolloutServiceClient,
+    tenant_service_client::TenantServiceClient,
 };
 use tonic::{
     Request, Status,
@@ -100,6 +101,10 @@ impl Admin {
 
     pub fn adapters(&self) -> AdapterServiceClient<Connection> {
         AdapterServiceClient::new(self.connection.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    pub fn rollouts(&self) -> RolloutServiceClient<Connection> {
+        RolloutServiceClient::new(self.connection.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 }
 

@@ -10,6 +10,9 @@
 //! | adapter | a named LoRA model of a tenant; has versions and aliases |
 //! | version | immutable content of an adapter, named by its digest |
 //! | alias | a movable name of a version; `live` is the one that a bare model name means |
+//! | canary | a version that answers a share of an alias's requests in place of the stable one |
+//! | shadow | a version that answers a share of an alias's requests besides; its answers are compared, never returned |
+//! | pin | a caller's tie to one version of an alias until a time, wherever the alias points |
 //! | base model | the one checkpoint that every adapter of a worker sits on |
 //! | sequence | one prompt and the answer that grows behind it |
 //! | prefill, decode | computing the prompt, computing one token after another |
@@ -33,8 +36,10 @@ mod plan;
 mod price;
 mod resource;
 mod response_format;
+mod rollout;
 mod sampling;
 mod slug;
+mod version_state;
 
 pub use api_key::{ApiKeyText, ApiKeyTextError};
 pub use audit::{AuditChain, AuditLink, Broken, BrokenChain, ChainCheck, ChainHead};
@@ -47,7 +52,11 @@ pub use limits::{BUDGET_MAX, KeyLimits, Limits, TenantLimits};
 pub use model_name::{ModelName, ModelNameError, VersionSelector};
 pub use plan::{Outage, OutageError, Share};
 pub use price::Price;
-pub use resource::{AdapterName, AliasName, ApiKeyName, PlanName, ResourceNameError, TenantName, VersionName};
+pub use resource::{
+    AdapterName, AliasName, ApiKeyName, PinName, PlanName, ResourceNameError, ScheduleName, TenantName, VersionName,
+};
 pub use response_format::ResponseFormat;
+pub use rollout::{AliasChange, BasisPoints, BasisPointsError, Part, RolloutError, Targets};
 pub use sampling::{Sampling, SamplingFault};
 pub use slug::{Slug, SlugError};
+pub use version_state::{VersionState, VersionStateError};

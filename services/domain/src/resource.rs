@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use uuid::Uuid;
+
 use crate::{Digest, Slug};
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -71,6 +73,22 @@ resource_name!(
     AliasName, "tenants/<tenant>/adapters/<adapter>/aliases/<alias>",
     { "tenants" / tenant: Slug, "adapters" / adapter: Slug, "aliases" / alias: Slug }
 );
+resource_name!(
+    /// `tenants/<tenant>/adapters/<adapter>/aliases/<alias>/pins/<id>`
+    PinName, "tenants/<tenant>/adapters/<adapter>/aliases/<alias>/pins/<id>",
+    { "tenants" / tenant: Slug, "adapters" / adapter: Slug, "aliases" / alias: Slug, "pins" / pin: Uuid }
+);
+resource_name!(
+    /// `tenants/<tenant>/adapters/<adapter>/aliases/<alias>/schedules/<id>`
+    ScheduleName, "tenants/<tenant>/adapters/<adapter>/aliases/<alias>/schedules/<id>",
+    { "tenants" / tenant: Slug, "adapters" / adapter: Slug, "aliases" / alias: Slug, "schedules" / schedule: Uuid }
+);
+
+impl AliasName {
+    pub fn parent(&self) -> AdapterName {
+        AdapterName { tenant: self.tenant.clone(), adapter: self.adapter.clone() }
+    }
+}
 
 impl AdapterName {
     pub fn parent(&self) -> TenantName {
@@ -100,6 +118,16 @@ impl Segment for Digest {
 
     fn write(&self) -> String {
         self.hex()
+    }
+}
+
+impl Segment for Uuid {
+    fn read(text: &str) -> Option<Self> {
+        Self::try_parse(text).ok()
+    }
+
+    fn write(&self) -> String {
+        self.to_string()
     }
 }
 

@@ -120,6 +120,22 @@ pub const RULES: &[(&str, Rule)] = &[
     ("/banyan.v1.AdapterService/MoveAlias", writes(ADAPTER_WRITES)),
     ("/banyan.v1.AdapterService/RollbackAlias", writes(ADAPTER_WRITES)),
     ("/banyan.v1.AdapterService/DeleteAlias", writes(ADAPTER_WRITES)),
+    ("/banyan.v1.AdapterService/EvaluateAdapterVersion", writes(ADAPTER_WRITES)),
+    ("/banyan.v1.AdapterService/RetireAdapterVersion", writes(ADAPTER_WRITES)),
+    ("/banyan.v1.AdapterService/ListAdapterVersionSteps", reads(ADAPTER_READS)),
+    ("/banyan.v1.RolloutService/SetCanary", writes(ADAPTER_WRITES)),
+    ("/banyan.v1.RolloutService/ClearCanary", writes(ADAPTER_WRITES)),
+    ("/banyan.v1.RolloutService/PromoteCanary", writes(ADAPTER_WRITES)),
+    ("/banyan.v1.RolloutService/SetShadow", writes(ADAPTER_WRITES)),
+    ("/banyan.v1.RolloutService/ClearShadow", writes(ADAPTER_WRITES)),
+    ("/banyan.v1.RolloutService/GetShadowReport", reads(ADAPTER_READS)),
+    ("/banyan.v1.RolloutService/CreatePin", writes(ADAPTER_WRITES)),
+    ("/banyan.v1.RolloutService/ListPins", reads(ADAPTER_READS)),
+    ("/banyan.v1.RolloutService/DeletePin", writes(ADAPTER_WRITES)),
+    ("/banyan.v1.RolloutService/CreateSchedule", writes(ADAPTER_WRITES)),
+    ("/banyan.v1.RolloutService/ListSchedules", reads(ADAPTER_READS)),
+    ("/banyan.v1.RolloutService/CancelSchedule", writes(ADAPTER_WRITES)),
+    ("/banyan.v1.RolloutService/GetRollout", reads(ADAPTER_READS)),
 ];
 
 /// Every HTTP route, by method and path, and the RPC that it is another way to call: it has that one's rule.

@@ -1,5 +1,5 @@
-//! The admin door's edges: plans, prices, tenants, API keys, adapters, the audit trail. What they share: whose rows a call
-//! may touch, and in whose name it writes.
+//! The admin door's edges: plans, prices, tenants, API keys, adapters, roll-outs, the audit trail. What they share: whose
+//! rows a call may touch, and in whose name it writes.
 
 mod adapters;
 mod api_keys;
@@ -8,6 +8,7 @@ mod ledger;
 mod mask;
 mod plans;
 mod prices;
+mod rollouts;
 mod tenants;
 
 use domain::{Caller, Fault, Limits, Slug, TenantName};
@@ -19,6 +20,7 @@ pub use audit::Audit;
 pub use ledger::Ledgers;
 pub use plans::Plans;
 pub use prices::Prices;
+pub use rollouts::Rollouts;
 pub use tenants::Tenants;
 
 use crate::{access, guard::Session, store_fault::StoreFault as _};
@@ -42,9 +44,21 @@ pub async fn reach(
     let store = session.acting(store, name.to_string());
     access::sees(&session.identity.caller, tenant, kind, name)?;
     if let Caller::Tenant { tenant, .. } = session.identity.caller {
-        return Ok(Reach { rows: store.tenant(tenant), limits: session.identity.limits });
+        return Ok(Reach {
+            rows: store.tenant(tenant).by(&actor(&session.identity.caller)),
+            limits: session.identity.limits,
+        });
     }
     let found = store.platform().get_tenant_with_limits(tenant).await;
     let (found, limits) = found.map_err(|error| error.fault(TenantName { tenant: tenant.clone() }))?;
-    Ok(Reach { rows: store.tenant(found.id), limits: defaults.with(limits) })
+    Ok(Reach { rows: store.tenant(found.id).by(&actor(&session.identity.caller)), limits: defaults.with(limits) })
+}
+
+/// Who does it, as it is written down with what was done.
+fn actor(caller: &Caller) -> String {
+    match caller {
+        Caller::Operator => "operator".to_owned(),
+        Caller::Auditor => "auditor".to_owned(),
+        Caller::Tenant { slug, public_id, .. } => format!("tenants/{slug}/apiKeys/{public_id}"),
+    }
 }

@@ -39,6 +39,9 @@ pub struct GatewayConfig {
     pub limits: LimitsConfig,
     pub generate: GenerateConfig,
     pub idempotency: IdempotencyConfig,
+    pub models: ModelsConfig,
+    pub rollouts: RolloutsConfig,
+    pub shadow: ShadowConfig,
     pub ledger: LedgerConfig,
     pub prices: PricesConfig,
     pub workers: WorkersConfig,
@@ -139,6 +142,29 @@ pub struct IdempotencyConfig {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub struct ModelsConfig {
+    pub cache_max: usize,
+    pub staleness_max_ms: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RolloutsConfig {
+    pub pins_max: u32,
+    pub schedules_max: u32,
+    pub schedule_interval_ms: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShadowConfig {
+    pub queue_max: usize,
+    pub running_max: usize,
+    pub deadline_ms: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LedgerConfig {
     pub dir: String,
     pub requests_max: usize,
@@ -185,6 +211,9 @@ pub struct UploadsConfig {
     pub sweep_interval_ms: u64,
 }
 
+/// Longest that a gateway may answer with what an alias meant before.
+const STALENESS_MS_MAX: u64 = 1_000;
+
 /// Reads a setting in milliseconds.
 pub(crate) const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
@@ -221,6 +250,10 @@ impl Validate for GatewayConfig {
             ),
             (self.limits.renew_ms < self.limits.lease_ms, "limits.renew_ms: must be less than lease_ms"),
             (self.idempotency.renew_ms < self.idempotency.claim_ms, "idempotency.renew_ms: must be less than claim_ms"),
+            (
+                self.models.staleness_max_ms <= STALENESS_MS_MAX,
+                "models.staleness_max_ms: must be at most 1000, so that every gateway follows a change within a second",
+            ),
             (
                 self.generate.max_tokens_default <= self.generate.max_tokens_max,
                 "generate.max_tokens_default: must be at most max_tokens_max",
@@ -291,6 +324,12 @@ impl Validate for GatewayConfig {
             ("ledger.retry_ms", self.ledger.retry_ms),
             ("ledger.sweep_interval_ms", self.ledger.sweep_interval_ms),
             ("ledger.grace_ms", self.ledger.grace_ms),
+            ("rollouts.pins_max", self.rollouts.pins_max.into()),
+            ("rollouts.schedules_max", self.rollouts.schedules_max.into()),
+            ("rollouts.schedule_interval_ms", self.rollouts.schedule_interval_ms),
+            ("shadow.queue_max", self.shadow.queue_max as u64),
+            ("shadow.running_max", self.shadow.running_max as u64),
+            ("shadow.deadline_ms", self.shadow.deadline_ms),
             ("prices.refresh_ms", self.prices.refresh_ms),
             ("prices.stale_max_ms", self.prices.stale_max_ms),
             ("prices.tenants_max", self.prices.tenants_max as u64),

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use domain::{Detail, Fault, ModelName, Price, Reason, TenantId};
-use store::{Hold, Store};
+use store::Hold;
 use time::OffsetDateTime;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument as _, info_span};
@@ -23,6 +23,7 @@ use crate::{
     parse::{GenerateRequest, Input},
     prices::Prices,
     relay::{self, Allowance, Grants, Relayed},
+    shadow::Shadows,
     workers::{Job, Workers},
 };
 
@@ -30,6 +31,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Generator {
     pub models: Models,
+    shadows: Shadows,
     admission: Admission,
     workers: Workers,
     ledger: Ledger,
@@ -42,7 +44,8 @@ pub struct Generator {
 
 impl Generator {
     pub fn new(
-        store: Store,
+        models: Models,
+        shadows: Shadows,
         admission: Admission,
         workers: Workers,
         ledger: Ledger,
@@ -51,14 +54,14 @@ impl Generator {
         relays: TaskTracker,
         stop: CancellationToken,
     ) -> Self {
-        let models = Models::new(store, workers.clone());
-        Self { models, admission, workers, ledger, prices, metrics: Metrics::default(), config, relays, stop }
+        Self { models, shadows, admission, workers, ledger, prices, metrics: Metrics::default(), config, relays, stop }
     }
 
     /// Ends when the first step of the answer is there; the rest is relayed by a task of its own.
     pub async fn generate(&self, session: Session, request: GenerateRequest) -> Result<Relayed, Fault> {
         let (tenant, _) = tenant_of(&session.identity)?;
-        let model = self.models.resolve(&session.identity, &request.model).instrument(info_span!("resolve")).await?;
+        let resolving = self.models.resolve(&session.identity, &request.model, request.routing_key.as_deref());
+        let model = resolving.instrument(info_span!("resolve")).await?;
         let prompt = self.workers.tokenize(&request.input, session.id, session.deadline).await?;
         let max_tokens = self.fit(prompt.len(), request.max_tokens, model.base.context_length)?;
         let price = self.prices.of(tenant, &request.model).await?;
@@ -78,7 +81,11 @@ impl Generator {
         // The first step may be long in coming: a queue, an adapter to load, a long prompt.
         let picked = lease.keep_during(ms(self.config.limits.renew_ms), picking).await;
         match picked {
-            Ok(answer) => Ok(self.relay(answer, meter, lease, &job, &session)),
+            Ok(answer) => {
+                let pair = model.shadow.as_ref();
+                let shadow = pair.and_then(|pair| self.shadows.copy(tenant, pair, &job, session.arrived));
+                Ok(self.relay(answer, meter, lease, &job, &session).shadowed_by(shadow))
+            }
             Err(fault) => {
                 meter.fail(&fault);
                 Err(fault)
@@ -88,7 +95,7 @@ impl Generator {
 
     /// How many tokens an input has; charges nothing.
     pub async fn count_tokens(&self, session: &Session, model: &ModelName, input: &Input) -> Result<u32, Fault> {
-        self.models.resolve(&session.identity, model).await?;
+        self.models.describe(&session.identity, model).await?;
         let ids = self.workers.tokenize(input, session.id, session.deadline).await?;
         u32::try_from(ids.len()).map_err(|_| Fault::internal())
     }

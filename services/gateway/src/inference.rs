@@ -52,7 +52,7 @@ impl Inference {
 
     pub async fn model(&self, session: &Session, name: &str) -> Result<v1::Model, Fault> {
         let name: ModelName = parse::name("name", name)?;
-        let model = self.generator.models.resolve(&session.identity, &name).await?;
+        let model = self.generator.models.describe(&session.identity, &name).await?;
         Ok(wire_model(&name, &model))
     }
 
@@ -65,7 +65,7 @@ impl Inference {
         if page.token.is_empty() {
             if access::admit_model(&ModelName::Base, session.identity.models.as_deref()).is_ok() {
                 let display_name = "base model".to_owned();
-                let model = PinnedModel { base: base.clone(), pin: None, display_name, updated_at: None };
+                let model = PinnedModel { base: base.clone(), pin: None, shadow: None, display_name, updated_at: None };
                 models.push(wire_model(&ModelName::Base, &model));
             }
             page.size -= 1;

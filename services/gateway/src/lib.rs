@@ -28,6 +28,8 @@ mod public;
 mod reconcile;
 mod relay;
 mod repeats;
+mod schedules;
+mod shadow;
 mod start;
 mod store_fault;
 mod sweeper;
@@ -37,6 +39,7 @@ mod workers;
 pub use auth::KeyHasher;
 pub use config::{
     AuditConfig, AuthConfig, CallsConfig, ChangesConfig, DEFAULTS, ENV_PREFIX, GatewayConfig, GenerateConfig,
-    HttpConfig, IdempotencyConfig, LedgerConfig, LimitsConfig, PricesConfig, UploadsConfig, WorkersConfig,
+    HttpConfig, IdempotencyConfig, LedgerConfig, LimitsConfig, ModelsConfig, PricesConfig, RolloutsConfig,
+    ShadowConfig, UploadsConfig, WorkersConfig,
 };
 pub use start::{Backends, Gateway, GatewayError, RunningGateway, run};

@@ -19,6 +19,7 @@ use crate::{
     deadline::Deadline,
     guard::Session,
     meter::Meter,
+    shadow,
     workers::{Answer, Step},
 };
 pub use grants::{Allowance, Grants};
@@ -44,6 +45,7 @@ pub struct Relayed {
     /// Apart from the steps, so that it never waits for a client that reads slowly.
     fault: Option<oneshot::Receiver<Fault>>,
     finished: bool,
+    shadow: Option<shadow::Copy>,
 }
 
 /// The relay as a future, to be run, and the client's end of it.
@@ -81,7 +83,7 @@ pub fn relay(
             let _ = fault.send(end);
         }
     };
-    (relaying, Relayed { steps, fault: Some(told), finished: false })
+    (relaying, Relayed { steps, fault: Some(told), finished: false, shadow: None })
 }
 
 /// Passes on every step but the last, which it returns.
@@ -154,12 +156,32 @@ impl Step {
     }
 }
 
+impl Relayed {
+    /// Lets a shadow answer too, once this answer has ended as it should.
+    #[must_use]
+    pub fn shadowed_by(self, shadow: Option<shadow::Copy>) -> Self {
+        Self { shadow, ..self }
+    }
+
+    fn shadow(&mut self, step: &Step) {
+        if let Some(shadow) = &mut self.shadow {
+            shadow.saw(step);
+        }
+        // An answer that a limit cut short is not what the version would have said.
+        let whole = step.finished.as_ref().is_some_and(|finished| finished.reason != FinishReason::Budget);
+        if whole && let Some(shadow) = self.shadow.take() {
+            shadow.begin();
+        }
+    }
+}
+
 impl Stream for Relayed {
     type Item = Result<Step, Fault>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         if let Some(step) = std::task::ready!(self.steps.poll_recv(cx)) {
             self.finished = step.finished.is_some();
+            self.shadow(&step);
             return Poll::Ready(Some(Ok(step)));
         }
         if self.finished {

@@ -7,11 +7,12 @@ use chassis::{
     server::{GrpcServer, Health, ServerError},
     shutdown::Shutdown,
 };
+use domain::Slug;
 use proto::v1::{
     adapter_service_server::AdapterServiceServer, api_key_service_server::ApiKeyServiceServer,
     audit_service_server::AuditServiceServer, ledger_service_server::LedgerServiceServer,
     plan_service_server::PlanServiceServer, price_service_server::PriceServiceServer,
-    tenant_service_server::TenantServiceServer,
+    rollout_service_server::RolloutServiceServer, tenant_service_server::TenantServiceServer,
 };
 use store::{Store, StoreError};
 use tokio::{sync::watch, task::JoinHandle};
@@ -19,7 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
 
 use crate::{
-    admin::{Adapters, ApiKeys, Audit, Ledgers, Plans, Prices as PriceLists, Tenants},
+    admin::{Adapters, ApiKeys, Audit, Ledgers, Plans, Prices as PriceLists, Rollouts, Tenants},
     audit::Refusals,
     auth::{Authenticator, KeyHasher},
     changes::{ChangeFeed, Listener, Wake, WakeError},
@@ -29,14 +30,19 @@ use crate::{
     inference::Inference,
     ledger::{Ledger, LedgerError},
     limits::{self, Admission, LimitsUnavailable, RateLimits},
+    models::Models,
     prices::Prices,
     public,
     repeats::{self, Repeats},
+    schedules,
+    shadow::Shadows,
     sweeper::Sweeper,
     uploads::Uploads,
     workers::{Workers, WorkersError},
 };
 
+/// A gateway that was not heard of for so many heartbeats is gone.
+const GATEWAY_ALIVE_BEATS: u32 = 3;
 /// Chunks of an upload are at most 1 MiB; other admin messages are small.
 const ADMIN_MESSAGE_BYTES_MAX: usize = 2 << 20;
 /// Longest that the tasks behind the doors may take to end, besides the time for shipping the log.
@@ -107,15 +113,26 @@ impl Gateway {
 
         let authenticator = Arc::new(Authenticator::new(store.clone(), &config));
         let keeping = authenticator.keys().keep(rest.clone());
-        let listeners: Vec<Arc<dyn Listener>> = vec![Arc::clone(authenticator.keys()) as _];
+        let models = Models::new(store.clone(), workers.clone(), &config.models);
+        let listeners: Vec<Arc<dyn Listener>> = vec![Arc::clone(authenticator.keys()) as _, models.listener()];
         let wake = wake(&config)?;
         let listed = if config.name.is_empty() { inference_addr.to_string() } else { config.name.clone() };
         let (changes, following) =
             ChangeFeed::start(store.clone(), listeners, wake, config.changes.clone(), listed, rest.clone()).await?;
+        let (shadows, shadowing) = Shadows::start(store.clone(), workers.clone(), &config.shadow, rest.clone());
+        let planned = {
+            let (models, changes) = (models.clone(), changes.clone());
+            let changed = move |tenant, adapter: &Slug| {
+                models.forget(tenant, adapter);
+                changes.committed();
+            };
+            schedules::start(store.clone(), ms(config.rollouts.schedule_interval_ms), changed, rest.clone())
+        };
         let refusals = Arc::new(Refusals::new(store.clone(), &config.audit));
         let guard = Guard::new(authenticator, changes, refusals, Arc::clone(&config), calls.clone());
         let generator = Generator::new(
-            store.clone(),
+            models.clone(),
+            shadows,
             admission,
             workers.clone(),
             ledger.clone(),
@@ -129,7 +146,9 @@ impl Gateway {
         let inference = public::routes(Arc::new(inference), &guard, &config);
         let uploads = Uploads::new(registry, workers.clone(), sweeper.clone(), &config.uploads);
         let defaults = config.tenant_limits;
-        let adapters = Adapters::new(store.clone(), uploads, sweeper.clone(), defaults);
+        let alive = GATEWAY_ALIVE_BEATS * ms(config.changes.heartbeat_ms);
+        let rollouts = Rollouts::new(store.clone(), models.clone(), defaults, config.rollouts.clone(), alive);
+        let adapters = Adapters::new(store.clone(), models, uploads, sweeper.clone(), defaults);
         let keys = ApiKeys::new(store.clone(), KeyHasher::new(&config.key_pepper), defaults);
         let most = ADMIN_MESSAGE_BYTES_MAX;
         let plans = Plans::new(store.clone());
@@ -144,7 +163,8 @@ impl Gateway {
         .add_service(guard.before(PriceServiceServer::new(prices).max_decoding_message_size(most)))
         .add_service(guard.before(AuditServiceServer::new(audit).max_decoding_message_size(most)))
         .add_service(guard.before(ApiKeyServiceServer::new(keys).max_decoding_message_size(most)))
-        .add_service(guard.before(AdapterServiceServer::new(adapters).max_decoding_message_size(most)));
+        .add_service(guard.before(AdapterServiceServer::new(adapters).max_decoding_message_size(most)))
+        .add_service(guard.before(RolloutServiceServer::new(rollouts).max_decoding_message_size(most)));
 
         let health = [Health::new(), Health::new()];
         let reporters = [health[0].reporter(), health[1].reporter()];
@@ -163,7 +183,10 @@ impl Gateway {
             let ending = async {
                 relays.wait().await;
                 rest.cancel();
-                for task in [looking, errands, writing, pricing, sweeping, forgetting, following, keeping, reporting] {
+                for task in [
+                    looking, errands, writing, pricing, sweeping, forgetting, following, keeping, shadowing, planned,
+                    reporting,
+                ] {
                     task.await?;
                 }
                 limits.close().await;

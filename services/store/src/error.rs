@@ -41,6 +41,8 @@ pub enum Resource {
     Adapter,
     AdapterVersion,
     Alias,
+    Pin,
+    Schedule,
     Model,
     Plan,
 }
@@ -54,6 +56,8 @@ impl Resource {
             Self::Adapter => "adapter",
             Self::AdapterVersion => "adapter version",
             Self::Alias => "alias",
+            Self::Pin => "pin",
+            Self::Schedule => "scheduled change",
             Self::Model => "model",
             Self::Plan => "plan",
         }
@@ -71,10 +75,18 @@ impl fmt::Display for Resource {
 pub enum Precondition {
     #[error("the tenant still has adapters: delete them first, or force")]
     TenantHasAdapters,
-    #[error("an alias points at this version: move or delete the alias first")]
+    #[error("an alias names this version, as what answers, canary or shadow: move or delete the alias first")]
     VersionHasAlias,
-    #[error("the alias has not moved yet, or the version that it pointed at before was deleted")]
-    NoPreviousVersion,
+    #[error("a pin names this version: delete the pin first, or wait for its end")]
+    VersionHasPin,
+    #[error("the version is retired: nothing may point at it, and it is not answered with")]
+    VersionRetired,
+    #[error("the version is not checked yet")]
+    VersionNotChecked,
+    #[error("{0}")]
+    Rollout(domain::RolloutError),
+    #[error("the change is not pending any more")]
+    ScheduleIsOver,
     /// The version's files were not reserved, or the reservation is over: reserve and write them (again).
     #[error("the files of this version are not stored: upload it again")]
     FilesNotStored,
@@ -94,6 +106,10 @@ pub enum Precondition {
 pub enum Stock {
     Adapters,
     AdapterBytes,
+    /// Of one alias.
+    Pins,
+    /// Pending ones of one alias.
+    Schedules,
 }
 
 impl fmt::Display for Stock {
@@ -101,6 +117,8 @@ impl fmt::Display for Stock {
         f.write_str(match self {
             Self::Adapters => "adapters",
             Self::AdapterBytes => "bytes of adapter versions",
+            Self::Pins => "pins of the alias",
+            Self::Schedules => "scheduled changes of the alias",
         })
     }
 }
@@ -180,7 +198,8 @@ fn invalid_value(error: &sqlx::Error) -> Option<StoreError> {
         Some("prices_range") => ("price", "be below 2^53 micro-units for a million tokens"),
         Some("api_keys_scopes") => ("scopes", "be absent or name something"),
         // 22021: a character that the encoding has not, which in UTF-8 from Rust can only be NUL.
-        _ if error.code().as_deref() == Some("22021") => ("text", "not contain NUL characters"),
+        // 22P05: the same, escaped in JSON.
+        _ if matches!(error.code().as_deref(), Some("22021" | "22P05")) => ("text", "not contain NUL characters"),
         _ => return None,
     };
     Some(StoreError::InvalidValue { field, rule })

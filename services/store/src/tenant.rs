@@ -3,10 +3,14 @@
 mod adapters;
 mod aliases;
 pub(crate) mod client_requests;
+mod lifecycle;
 mod models;
+mod pins;
+mod schedules;
+mod shadow_reports;
 mod versions;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use domain::{ApiKeyId, RequestId, TenantId};
 use sqlx::{Postgres, Transaction};
@@ -20,14 +24,22 @@ use crate::{
 pub use adapters::Adapter;
 pub use aliases::Alias;
 pub use client_requests::{Claimed, ClientRequest, NewRun};
-pub use models::{Model, ResolvedModel};
+pub use lifecycle::VersionStep;
+pub use models::{Model, Route, RoutePart, RoutePin, RouteVersion};
+pub use pins::{NewPin, Pin, Pinned};
+pub use schedules::{NewSchedule, Schedule, ScheduleState};
+pub use shadow_reports::{ShadowPair, ShadowReport, ShadowTally};
 pub use versions::{AdapterVersion, InsertedVersion, NewVersion};
+
+/// Who changes what nobody asked for just now.
+const PLATFORM: &str = "platform";
 
 /// One tenant's rows. Another tenant's are as if they did not exist.
 #[derive(Clone, Debug)]
 pub struct TenantScope {
     pub(crate) store: Store,
     pub(crate) id: TenantId,
+    actor: Arc<str>,
 }
 
 /// What of a tenant's stocks is used.
@@ -40,7 +52,17 @@ pub struct UsedStock {
 
 impl TenantScope {
     pub(crate) fn new(store: Store, id: TenantId) -> Self {
-        Self { store, id }
+        Self { store, id, actor: Arc::from(PLATFORM) }
+    }
+
+    /// Changes are written down as this one's; by default they are the platform's own.
+    #[must_use]
+    pub fn by(self, actor: &str) -> Self {
+        Self { actor: Arc::from(actor), ..self }
+    }
+
+    pub(crate) fn actor(&self) -> &str {
+        &self.actor
     }
 
     pub fn id(&self) -> TenantId {

@@ -4,5 +4,6 @@
 mod isolation;
 mod platform;
 mod refusals;
+mod rollouts;
 mod streams;
 mod versions;

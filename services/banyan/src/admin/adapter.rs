@@ -1,6 +1,11 @@
 //! `banyan adapter …`.
 
+mod lifecycle;
 mod name;
+mod pin;
+mod rollout;
+mod schedule;
+mod shadow;
 mod show;
 
 use std::{
@@ -11,14 +16,14 @@ use std::{
 use domain::{AdapterName, AliasName, Slug, TenantName, VersionName};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use proto::v1::{
-    Adapter, AdapterVersion, Alias, CreateAdapterRequest, DeleteAdapterRequest, DeleteAdapterVersionRequest,
-    DeleteAliasRequest, ListAdaptersRequest, MoveAliasRequest, RollbackAliasRequest,
+    Adapter, AdapterVersion, CreateAdapterRequest, DeleteAdapterRequest, DeleteAdapterVersionRequest,
+    DeleteAliasRequest, ListAdaptersRequest,
 };
 use serde_json::json;
 
-use self::name::{Named, named, whole};
+use self::name::{Named, named, one_version, whole};
 use crate::{
-    cli::{AdapterArgs, AdapterVerb},
+    cli::{AdapterArgs, AdapterVerb, EvaluateArgs, RetireArgs},
     client::{self, Admin},
     failure::{Failure, Outcome},
     output::{self, Table, json, last_segment, short_digest, time_text},
@@ -29,11 +34,19 @@ use crate::{
 pub async fn adapter(args: AdapterArgs, as_json: bool) -> Outcome {
     // What is wrong with a name is said before anybody is called.
     let named = match &args.verb {
-        AdapterVerb::Create { name, .. } | AdapterVerb::Promote { name, .. } | AdapterVerb::Rollback { name, .. } => {
-            Some(whole(&name.to_string())?)
-        }
+        AdapterVerb::Create { name, .. } => Some(whole(&name.to_string())?),
         AdapterVerb::Delete { name } => Some(named(name)?),
         AdapterVerb::Show { name } => Some(named(&name.to_string())?),
+        AdapterVerb::Evaluate(EvaluateArgs { version, .. })
+        | AdapterVerb::Retire(RetireArgs { version, .. })
+        | AdapterVerb::History(version) => Some(one_version(&version.name.to_string())?),
+        AdapterVerb::Canary(args) => Some(whole(&args.change.alias.name.to_string())?),
+        AdapterVerb::Promote(args) => Some(whole(&args.change.alias.name.to_string())?),
+        AdapterVerb::Rollback(change) => Some(whole(&change.alias.name.to_string())?),
+        AdapterVerb::Rollout(args) => Some(whole(&args.alias.name.to_string())?),
+        AdapterVerb::Shadow(args) => Some(whole(&shadow::name(&args.verb))?),
+        AdapterVerb::Pin(args) => Some(whole(&pin::name(&args.verb))?),
+        AdapterVerb::Schedule(args) => Some(whole(&schedule::name(&args.verb))?),
         AdapterVerb::Push { .. } | AdapterVerb::List { .. } => None,
     };
     let admin = Admin::open(&args.connection).await?;
@@ -44,25 +57,21 @@ pub async fn adapter(args: AdapterArgs, as_json: bool) -> Outcome {
             create(&admin, named.adapter, display_name, as_json).await
         }
         (AdapterVerb::Show { .. }, Some(named)) => show::show(&admin, named, as_json).await,
-        (AdapterVerb::Promote { digest, alias, .. }, Some(named)) => {
-            let request = MoveAliasRequest {
-                name: alias_name(&named.adapter, alias),
-                digest: digest.to_string(),
-                etag: String::new(),
-            };
-            print_alias(admin.adapters().move_alias(request).await?.get_ref(), as_json)
-        }
-        (AdapterVerb::Rollback { alias, .. }, Some(named)) => {
-            let request = RollbackAliasRequest { name: alias_name(&named.adapter, alias), etag: String::new() };
-            print_alias(admin.adapters().rollback_alias(request).await?.get_ref(), as_json)
+        (AdapterVerb::Evaluate(args), Some(named)) => lifecycle::evaluate(&admin, &named, args, as_json).await,
+        (AdapterVerb::Retire(args), Some(named)) => lifecycle::retire(&admin, &named, args, as_json).await,
+        (AdapterVerb::History(_), Some(named)) => lifecycle::history(&admin, &named, as_json).await,
+        (AdapterVerb::Canary(args), Some(named)) => rollout::canary(&admin, named.adapter, args, as_json).await,
+        (AdapterVerb::Promote(args), Some(named)) => rollout::promote(&admin, named.adapter, args, as_json).await,
+        (AdapterVerb::Rollback(args), Some(named)) => rollout::rollback(&admin, named.adapter, args, as_json).await,
+        (AdapterVerb::Rollout(args), Some(named)) => rollout::show(&admin, named.adapter, args, as_json).await,
+        (AdapterVerb::Shadow(args), Some(named)) => shadow::shadow(&admin, named.adapter, args.verb, as_json).await,
+        (AdapterVerb::Pin(args), Some(named)) => pin::pin(&admin, named.adapter, args.verb, as_json).await,
+        (AdapterVerb::Schedule(args), Some(named)) => {
+            schedule::schedule(&admin, named.adapter, args.verb, as_json).await
         }
         (AdapterVerb::Delete { .. }, Some(named)) => delete(&admin, named).await,
         (_, None) => Err(Failure::Failed("no adapter was named".to_owned())),
     }
-}
-
-fn alias_name(adapter: &AdapterName, alias: Slug) -> String {
-    AliasName { tenant: adapter.tenant.clone(), adapter: adapter.adapter.clone(), alias }.to_string()
 }
 
 async fn create(admin: &Admin, name: AdapterName, display_name: Option<String>, as_json: bool) -> Outcome {
@@ -153,15 +162,6 @@ async fn list(admin: &Admin, tenant: Slug, as_json: bool) -> Outcome {
         ]);
     }
     Ok(table.print()?)
-}
-
-fn print_alias(alias: &Alias, as_json: bool) -> Outcome {
-    if as_json {
-        return Ok(output::print_json(&json::alias(alias))?);
-    }
-    let before = if alias.previous_digest.is_empty() { "nothing" } else { &alias.previous_digest };
-    output::line(&format!("{} -> {} (before: {before})", last_segment(&alias.name), alias.digest))?;
-    Ok(())
 }
 
 async fn delete(admin: &Admin, named: Named) -> Outcome {

@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use domain::{Digest, ModelName, Slug};
+use domain::{ModelName, Slug};
 
-use super::ConnectionArgs;
+use super::{
+    CanaryArgs, ChangeArgs, ConnectionArgs, EvaluateArgs, PinArgs, PromoteArgs, RetireArgs, RolloutArgs, ScheduleArgs,
+    ShadowArgs, VersionArgs,
+};
 
 const PLAN_HELP: &str = "\
 A plan holds what tenants share: limits for those that have none of their own, their part in each
@@ -218,7 +221,9 @@ Examples:
   banyan adapter push ./claims-lora --tenant acme --name claims               upload a version
   banyan adapter push ./claims-lora --tenant acme --name claims --alias live  and serve it
   banyan adapter show acme/claims                                             its receipt
-  banyan adapter promote acme/claims sha256:0f…                               move `live`
+  banyan adapter canary acme/claims sha256:0f… --weight 5%                    try it on a part
+  banyan adapter promote acme/claims --wait                                   make it stable, everywhere
+  banyan adapter promote acme/claims sha256:0f…                               or move `live` at once
   banyan adapter rollback acme/claims                                         move it back
 
 DIR holds adapter_config.json and adapter_model.safetensors, as PEFT's save_pretrained writes them.";
@@ -267,25 +272,26 @@ pub enum AdapterVerb {
         #[arg(value_name = "NAME")]
         name: ModelName,
     },
-    /// Point an alias at a version. Running answers finish on the old one.
-    Promote {
-        /// `<tenant>/<adapter>`.
-        #[arg(value_name = "NAME")]
-        name: ModelName,
-        /// `sha256:<64 hex digits>`.
-        #[arg(value_name = "DIGEST")]
-        digest: Digest,
-        #[arg(long, value_name = "ALIAS", default_value = "live")]
-        alias: Slug,
-    },
-    /// Point an alias back at the version before its last move.
-    Rollback {
-        /// `<tenant>/<adapter>`.
-        #[arg(value_name = "NAME")]
-        name: ModelName,
-        #[arg(long, value_name = "ALIAS", default_value = "live")]
-        alias: Slug,
-    },
+    /// Put a report to a version; one that no alias answers with is `evaluated` from then on.
+    Evaluate(EvaluateArgs),
+    /// Take a version out of use for good. Running answers finish.
+    Retire(RetireArgs),
+    /// Show every step of a version's life, the last one first.
+    History(VersionArgs),
+    /// Let a version answer a part of an alias's requests in place of the stable one.
+    Canary(CanaryArgs),
+    /// Let a version answer besides, unseen, and compare.
+    Shadow(ShadowArgs),
+    /// Point an alias at a version, or make its canary stable. Running answers finish on the old one.
+    Promote(PromoteArgs),
+    /// Point an alias back at the version before its last move; a canary ends.
+    Rollback(ChangeArgs),
+    /// Tie callers to a version until a time.
+    Pin(PinArgs),
+    /// Plan changes of an alias.
+    Schedule(ScheduleArgs),
+    /// Show an alias, and which gateways answer with it as it is now.
+    Rollout(RolloutArgs),
     /// Delete an adapter with its versions; with `@sha256:…` one version; with `@<alias>` that alias.
     Delete {
         /// `<tenant>/<adapter>`, `…@<alias>` or `…@sha256:<digest>`.

@@ -54,6 +54,10 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "ID")]
     pub client_request_id: Option<String>,
 
+    /// Requests with the same key get the same version of an alias that has a canary.
+    #[arg(long, value_name = "KEY", default_value = "", hide_default_value = true)]
+    pub routing_key: String,
+
     /// Print token usage and the receipt (which weights made the answer) on standard error.
     #[arg(long, short)]
     pub verbose: bool,

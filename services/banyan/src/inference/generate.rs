@@ -58,6 +58,7 @@ fn request(args: &GenerateArgs) -> Result<GenerateRequest, Failure> {
         ignore_eos: args.ignore_eos,
         response_format: response_format(&args.format)?,
         client_request_id: args.client_request_id.clone().unwrap_or_default(),
+        routing_key: args.routing_key.clone(),
     })
 }
 

@@ -2,8 +2,8 @@
 
 use prost_types::Timestamp;
 use proto::v1::{
-    Adapter, AdapterVersion, Alias, ApiKey, AuditEntry, Finish, FinishReason, LoadReceipt, Model, Outage, Plan, Role,
-    Tenant, TenantLimits, Token,
+    Adapter, AdapterVersion, Alias, AliasPart, ApiKey, AuditEntry, Finish, FinishReason, LoadReceipt, Model, Outage,
+    Plan, Role, Tenant, TenantLimits, Token, VersionState,
 };
 use serde_json::{Value, json};
 
@@ -139,7 +139,13 @@ pub fn alias(alias: &Alias) -> Value {
         "previous_digest": alias.previous_digest,
         "update_time": moment(alias.update_time.as_ref()),
         "etag": alias.etag,
+        "canary": alias.canary.as_ref().map(part),
+        "shadow": alias.shadow.as_ref().map(part),
     })
+}
+
+pub fn part(part: &AliasPart) -> Value {
+    json!({ "digest": part.digest, "basis_points": part.basis_points })
 }
 
 pub fn version(version: &AdapterVersion) -> Value {
@@ -150,6 +156,8 @@ pub fn version(version: &AdapterVersion) -> Value {
         "size_bytes": version.size_bytes,
         "create_time": moment(version.create_time.as_ref()),
         "receipt": version.receipt.as_ref().map(receipt),
+        "state": state(version.state()),
+        "report": serde_json::from_str::<Value>(&version.report_json).ok(),
     })
 }
 
@@ -178,6 +186,17 @@ fn receipt(receipt: &LoadReceipt) -> Value {
         "modules": modules,
         "notes": notes,
     })
+}
+
+pub const fn state(state: VersionState) -> &'static str {
+    match state {
+        VersionState::Unspecified => "",
+        VersionState::Uploaded => "uploaded",
+        VersionState::Checked => "checked",
+        VersionState::Evaluated => "evaluated",
+        VersionState::Live => "live",
+        VersionState::Retired => "retired",
+    }
 }
 
 pub fn model(model: &Model) -> Value {

@@ -1,8 +1,9 @@
 //! `banyan.v1.AdapterService`.
 
+mod versions;
 mod wire;
 
-use domain::{AdapterName, AliasName, Digest, Fault, Limits, Slug, TenantName, VersionName};
+use domain::{AdapterName, AliasChange, AliasName, Digest, Fault, Limits, Slug, TenantName, VersionName};
 use futures::StreamExt as _;
 use proto::v1::{self, adapter_service_server::AdapterService};
 use store::{Resource, Store, StoreError};
@@ -12,23 +13,27 @@ use super::{Reach, reach};
 use crate::{
     edge::{answer, refuse, session},
     guard::Session,
+    models::Models,
     parse::{self, Violations},
     store_fault::StoreFault as _,
     sweeper::Sweeper,
     uploads::{Target, Uploads},
 };
-use wire::{read_message, wire_adapter, wire_alias, wire_version};
+pub use versions::reason;
+use wire::{read_message, wire_adapter, wire_version};
+pub use wire::{wire_alias, wire_part};
 
 pub struct Adapters {
     store: Store,
+    models: Models,
     uploads: Uploads,
     sweeper: Sweeper,
     defaults: Limits,
 }
 
 impl Adapters {
-    pub const fn new(store: Store, uploads: Uploads, sweeper: Sweeper, defaults: Limits) -> Self {
-        Self { store, uploads, sweeper, defaults }
+    pub const fn new(store: Store, models: Models, uploads: Uploads, sweeper: Sweeper, defaults: Limits) -> Self {
+        Self { store, models, uploads, sweeper, defaults }
     }
 
     /// To the rows of the tenant that owns this adapter.
@@ -52,9 +57,11 @@ impl Adapters {
         let parent = violations.check(parent)?;
         let Reach { rows, limits } = self.reach(session, &parent).await?;
         rows.get_adapter(&parent.adapter).await.map_err(|error| error.fault(&parent))?;
+        let tenant = rows.id();
         let target = Target { rows, adapter: parent.clone(), alias, limits };
         let chunks = messages.map(|message| read_message(message.map_err(|status| broken_upload(&status))?));
         let version = self.uploads.take(session, target, chunks).await?;
+        self.models.forget(tenant, &parent.adapter);
         Ok(wire_version(&parent, version))
     }
 }
@@ -110,6 +117,7 @@ impl AdapterService for Adapters {
             let name: AdapterName = parse::name("name", &message.name)?;
             let rows = self.reach(&session, &name).await?.rows;
             rows.delete_adapter(&name.adapter).await.map_err(|error| error.fault(&name))?;
+            self.models.forget(rows.id(), &name.adapter);
             self.sweeper.nudge();
             Ok(())
         })
@@ -154,6 +162,27 @@ impl AdapterService for Adapters {
         .await
     }
 
+    async fn evaluate_adapter_version(
+        &self,
+        request: Request<v1::EvaluateAdapterVersionRequest>,
+    ) -> Result<Response<v1::AdapterVersion>, Status> {
+        answer(request, |session, message| async move { self.evaluate(&session, message).await }).await
+    }
+
+    async fn retire_adapter_version(
+        &self,
+        request: Request<v1::RetireAdapterVersionRequest>,
+    ) -> Result<Response<v1::AdapterVersion>, Status> {
+        answer(request, |session, message| async move { self.retire(&session, message).await }).await
+    }
+
+    async fn list_adapter_version_steps(
+        &self,
+        request: Request<v1::ListAdapterVersionStepsRequest>,
+    ) -> Result<Response<v1::ListAdapterVersionStepsResponse>, Status> {
+        answer(request, |session, message| async move { self.steps(&session, message).await }).await
+    }
+
     async fn delete_adapter_version(
         &self,
         request: Request<v1::DeleteAdapterVersionRequest>,
@@ -164,6 +193,7 @@ impl AdapterService for Adapters {
             let rows = self.reach(&session, &adapter).await?.rows;
             let deleted = rows.delete_version(&name.adapter, name.digest).await;
             deleted.map_err(|error| fault(error, &adapter, Some(name.digest), &name))?;
+            self.models.forget(rows.id(), &name.adapter);
             self.sweeper.nudge();
             Ok(())
         })
@@ -176,10 +206,12 @@ impl AdapterService for Adapters {
             let name = violations.parse::<AliasName>("name", &message.name);
             let digest = violations.parse::<Digest>("digest", &message.digest);
             let (name, digest) = violations.check(name.zip(digest))?;
-            let adapter = AdapterName { tenant: name.tenant.clone(), adapter: name.adapter.clone() };
+            let adapter = name.parent();
             let rows = self.reach(&session, &adapter).await?.rows;
             let moved = rows.move_alias(&name.adapter, &name.alias, digest, etag(&message.etag)).await;
-            Ok(wire_alias(&adapter, moved.map_err(|error| fault(error, &adapter, Some(digest), &name))?))
+            let moved = moved.map_err(|error| fault(error, &adapter, Some(digest), &name))?;
+            self.models.forget(rows.id(), &name.adapter);
+            Ok(wire_alias(&adapter, moved))
         })
         .await
     }
@@ -187,10 +219,13 @@ impl AdapterService for Adapters {
     async fn rollback_alias(&self, request: Request<v1::RollbackAliasRequest>) -> Result<Response<v1::Alias>, Status> {
         answer(request, |session, message| async move {
             let name: AliasName = parse::name("name", &message.name)?;
-            let adapter = AdapterName { tenant: name.tenant.clone(), adapter: name.adapter.clone() };
+            let adapter = name.parent();
             let rows = self.reach(&session, &adapter).await?.rows;
-            let moved = rows.rollback_alias(&name.adapter, &name.alias, etag(&message.etag)).await;
-            Ok(wire_alias(&adapter, moved.map_err(|error| fault(error, &adapter, None, &name))?))
+            let rollback = AliasChange::Rollback;
+            let moved = rows.change_alias(&name.adapter, &name.alias, rollback, etag(&message.etag)).await;
+            let moved = moved.map_err(|error| fault(error, &adapter, None, &name))?;
+            self.models.forget(rows.id(), &name.adapter);
+            Ok(wire_alias(&adapter, moved))
         })
         .await
     }
@@ -198,22 +233,24 @@ impl AdapterService for Adapters {
     async fn delete_alias(&self, request: Request<v1::DeleteAliasRequest>) -> Result<Response<()>, Status> {
         answer(request, |session, message| async move {
             let name: AliasName = parse::name("name", &message.name)?;
-            let adapter = AdapterName { tenant: name.tenant.clone(), adapter: name.adapter.clone() };
+            let adapter = name.parent();
             let rows = self.reach(&session, &adapter).await?.rows;
             let deleted = rows.delete_alias(&name.adapter, &name.alias).await;
-            deleted.map_err(|error| fault(error, &adapter, None, &name))
+            deleted.map_err(|error| fault(error, &adapter, None, &name))?;
+            self.models.forget(rows.id(), &name.adapter);
+            Ok(())
         })
         .await
     }
 }
 
 /// Empty is none.
-fn etag(text: &str) -> Option<&str> {
+pub fn etag(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
 }
 
 /// Calls each thing by the name of its own: what is missing may be the adapter, or the version that an alias is to have.
-fn fault(error: StoreError, adapter: &AdapterName, digest: Option<Digest>, leaf: &impl ToString) -> Fault {
+pub fn fault(error: StoreError, adapter: &AdapterName, digest: Option<Digest>, leaf: &impl ToString) -> Fault {
     match (&error, digest) {
         (StoreError::NotFound { what: Resource::Adapter, .. }, _) => error.fault(adapter),
         (StoreError::NotFound { what: Resource::AdapterVersion, .. }, Some(digest)) => {

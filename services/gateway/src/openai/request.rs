@@ -24,9 +24,11 @@ pub struct Options {
     pub include_usage: bool,
 }
 
+/// As the gateway takes it.
+const ROUTING_KEY_BYTES_MAX: usize = 256;
+
 /// Fields that change nothing about an answer here.
 const IGNORED: &[&str] = &[
-    "user",
     "safety_identifier",
     "prompt_cache_key",
     "prompt_cache_retention",
@@ -56,6 +58,7 @@ pub fn read(fields: &mut Fields, input: Option<v1::generate_request::Input>, log
     let stop = fields.strings("stop");
     let response_format = fields.object("response_format").and_then(|format| response_format(fields, format));
     let ignore_eos = fields.flag("ignore_eos").unwrap_or_default();
+    let routing_key = routing_key(fields);
     let options = options(fields);
     refuse_unserved(fields);
     fields.ignore(IGNORED);
@@ -70,9 +73,17 @@ pub fn read(fields: &mut Fields, input: Option<v1::generate_request::Input>, log
             ignore_eos,
             response_format,
             client_request_id: String::new(),
+            routing_key,
         },
         options,
     })
+}
+
+/// Who asks, so that a roll-out treats a user the same each time. What is longer than a key may be counts by its beginning.
+fn routing_key(fields: &mut Fields) -> String {
+    let user = fields.string("user").unwrap_or_default();
+    let fitting = user.char_indices().take_while(|(at, letter)| at + letter.len_utf8() <= ROUTING_KEY_BYTES_MAX);
+    fitting.map(|(_, letter)| letter).collect()
 }
 
 fn max_tokens(fields: &mut Fields) -> u32 {

@@ -12,6 +12,7 @@ const STOP_STRINGS_MAX: usize = 16;
 const STOP_BYTES_MAX: usize = 256;
 const LOGPROBS_MAX: u32 = 20;
 const ROLE_BYTES_MAX: usize = 64;
+const ROUTING_KEY_BYTES_MAX: usize = 256;
 const RESPONSE_FORMAT: &str = "response_format";
 
 #[derive(Clone, Debug)]
@@ -28,6 +29,7 @@ pub struct GenerateRequest {
     pub response_format: Option<ResponseFormat>,
     /// What the client calls it.
     pub name: Option<Name>,
+    pub routing_key: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -68,6 +70,8 @@ pub fn generate(
     let response_format = wire.response_format.map(|format| response_format(&mut violations, format, config));
     let both = response_format.is_some() && wire.ignore_eos;
     violations.require(RESPONSE_FORMAT, !both, "cannot be combined with ignore_eos");
+    let fits = wire.routing_key.len() <= ROUTING_KEY_BYTES_MAX;
+    violations.require("routing_key", fits, "must be at most 256 bytes");
     let request = model.zip(input).zip(sampling).map(|((model, input), sampling)| GenerateRequest {
         model,
         input,
@@ -78,6 +82,7 @@ pub fn generate(
         ignore_eos: wire.ignore_eos,
         response_format: response_format.flatten(),
         name,
+        routing_key: (!wire.routing_key.is_empty()).then_some(wire.routing_key),
     });
     violations.check(request)
 }
@@ -216,6 +221,7 @@ mod tests {
                 format: Some(v1::response_format::Format::JsonSchema("{".into())),
             }),
             client_request_id: "not one".into(),
+            routing_key: "z".repeat(257),
         };
         let fault = generate(wire, &config(), || 0).expect_err("all wrong");
         let fields: Vec<_> = fault
@@ -239,6 +245,7 @@ mod tests {
             "logprobs",
             "response_format",
             "response_format",
+            "routing_key",
         ];
         assert_eq!(fields, expected);
     }

@@ -45,6 +45,8 @@ pub enum Act {
 #[derive(Default)]
 struct Script {
     acts: Vec<Act>,
+    /// In place of `acts`, for requests with this adapter.
+    acts_with: HashMap<String, Vec<Act>>,
     requests: Vec<wire::GenerateRequest>,
     timeouts: Vec<Option<String>>,
     fail_probe: bool,
@@ -82,6 +84,11 @@ impl FakeWorker {
 
     pub fn will(&self, acts: Vec<Act>) {
         self.script.lock().expect("script").acts = acts;
+    }
+
+    /// What it does from now on in answers of this adapter version.
+    pub fn will_with(&self, digest: &str, acts: Vec<Act>) {
+        self.script.lock().expect("script").acts_with.insert(digest.to_owned(), acts);
     }
 
     pub fn will_not_load(&self) {
@@ -231,7 +238,8 @@ impl WorkerService for Service {
             let mut script = self.script.lock().expect("script");
             script.requests.push(request.clone());
             script.timeouts.push(timeout);
-            script.acts.clone()
+            let adapter = request.adapter.as_ref().and_then(|pin| script.acts_with.get(&pin.digest));
+            adapter.unwrap_or(&script.acts).clone()
         };
         // As an engine does, it refuses before there is a stream.
         if let [Act::Fail(reason @ Reason::QueueFull)] = acts[..] {

@@ -18,6 +18,8 @@ mod prices;
 mod raw;
 mod repeats;
 mod revocation;
+mod rollouts;
 mod scopes;
+mod shadow;
 mod uploads;
 mod web;

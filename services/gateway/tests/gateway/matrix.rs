@@ -73,6 +73,43 @@ const CALLS: &[(&str, About, &str)] = &[
     ("AdapterService/GetAdapterVersion", Tenant, "name: 'tenants/{T}/adapters/{A}/versions/{D}'"),
     ("AdapterService/ListAdapterVersions", Tenant, "parent: 'tenants/{T}/adapters/{A}'"),
     ("AdapterService/DeleteAdapterVersion", Tenant, "name: 'tenants/{T}/adapters/{A}/versions/{D}'"),
+    (
+        "AdapterService/EvaluateAdapterVersion",
+        Tenant,
+        "name: 'tenants/{T}/adapters/{A}/versions/{D}' report_json: '{}'",
+    ),
+    ("AdapterService/RetireAdapterVersion", Tenant, "name: 'tenants/{T}/adapters/{A}/versions/{D}' reason: 'old'"),
+    ("AdapterService/ListAdapterVersionSteps", Tenant, "parent: 'tenants/{T}/adapters/{A}/versions/{D}'"),
+    (
+        "RolloutService/SetCanary",
+        Tenant,
+        "name: 'tenants/{T}/adapters/{A}/aliases/live' digest: 'sha256:{D}' basis_points: 1",
+    ),
+    ("RolloutService/ClearCanary", Tenant, "name: 'tenants/{T}/adapters/{A}/aliases/live'"),
+    ("RolloutService/PromoteCanary", Tenant, "name: 'tenants/{T}/adapters/{A}/aliases/live'"),
+    (
+        "RolloutService/SetShadow",
+        Tenant,
+        "name: 'tenants/{T}/adapters/{A}/aliases/live' digest: 'sha256:{D}' basis_points: 1",
+    ),
+    ("RolloutService/ClearShadow", Tenant, "name: 'tenants/{T}/adapters/{A}/aliases/live'"),
+    ("RolloutService/GetShadowReport", Tenant, "name: 'tenants/{T}/adapters/{A}/aliases/live'"),
+    (
+        "RolloutService/CreatePin",
+        Tenant,
+        "parent: 'tenants/{T}/adapters/{A}/aliases/live' \
+         pin { routing_key: 'ann' digest: 'sha256:{D}' expire_time { seconds: 4102444800 } }",
+    ),
+    ("RolloutService/ListPins", Tenant, "parent: 'tenants/{T}/adapters/{A}/aliases/live'"),
+    ("RolloutService/DeletePin", Tenant, "name: 'tenants/{T}/adapters/{A}/aliases/live/pins/{P}'"),
+    (
+        "RolloutService/CreateSchedule",
+        Tenant,
+        "parent: 'tenants/{T}/adapters/{A}/aliases/live' schedule { rollback {} due_time { seconds: 4102444800 } }",
+    ),
+    ("RolloutService/ListSchedules", Tenant, "parent: 'tenants/{T}/adapters/{A}/aliases/live'"),
+    ("RolloutService/CancelSchedule", Tenant, "name: 'tenants/{T}/adapters/{A}/aliases/live/schedules/{S}'"),
+    ("RolloutService/GetRollout", Tenant, "name: 'tenants/{T}/adapters/{A}/aliases/live'"),
     ("AdapterService/MoveAlias", Tenant, "name: 'tenants/{T}/adapters/{A}/aliases/live' digest: 'sha256:{D}'"),
     ("AdapterService/RollbackAlias", Tenant, "name: 'tenants/{T}/adapters/{A}/aliases/live'"),
     ("AdapterService/DeleteAlias", Tenant, "name: 'tenants/{T}/adapters/{A}/aliases/live'"),
@@ -85,6 +122,8 @@ struct House {
     adapter: String,
     key: String,
     digest: String,
+    pin: String,
+    schedule: String,
 }
 
 impl House {
@@ -106,18 +145,39 @@ impl House {
             rows.insert_version(&adapter, version, Some(&live)).await.expect("inserts");
         }
         let key = platform_key(platform, id, Role::Inference).await;
-        let digest = "0a".repeat(32);
-        Self { id, tenant: tenant.to_owned(), adapter: adapter.to_string(), key: key[3..15].to_owned(), digest }
+        let later = time::OffsetDateTime::now_utc() + time::Duration::DAY;
+        let (who, pinned) = (store::Pinned::RoutingKey("bob".into()), Digest::new([0x0b; 32]));
+        let pin = store::NewPin { who, digest: pinned, reason: String::new(), expires_at: later };
+        let pin = rows.create_pin(&adapter, &live, pin, 9, None).await.expect("pins").id.to_string();
+        let plan = store::NewSchedule { change: domain::AliasChange::Rollback, due_at: later };
+        let plan = rows.create_schedule(&adapter, &live, plan, 9, None).await.expect("plans");
+        Self {
+            id,
+            tenant: tenant.to_owned(),
+            adapter: adapter.to_string(),
+            key: key[3..15].to_owned(),
+            digest: "0a".repeat(32),
+            pin,
+            schedule: plan.id.to_string(),
+        }
     }
 
     fn nowhere() -> Self {
         let id = TenantId::new(uuid::Uuid::now_v7());
         let (tenant, key, digest) = ("nowhere".to_owned(), "aaaaaaaaaaaa".to_owned(), "0a".repeat(32));
-        Self { id, adapter: format!("{tenant}-model"), tenant, key, digest }
+        let nothing = uuid::Uuid::nil().to_string();
+        Self { id, adapter: format!("{tenant}-model"), tenant, key, digest, pin: nothing.clone(), schedule: nothing }
     }
 
     fn fill(&self, text: &str) -> String {
-        let names = [("{T}", &self.tenant), ("{A}", &self.adapter), ("{K}", &self.key), ("{D}", &self.digest)];
+        let names = [
+            ("{T}", &self.tenant),
+            ("{A}", &self.adapter),
+            ("{K}", &self.key),
+            ("{D}", &self.digest),
+            ("{P}", &self.pin),
+            ("{S}", &self.schedule),
+        ];
         names.iter().fold(text.to_owned(), |text, (hole, name)| text.replace(hole, name))
     }
 

@@ -104,6 +104,16 @@ impl TenantScope {
                     .bind(adapter)
                     .execute(&mut *transaction)
                     .await?;
+                sqlx::query(
+                    "insert into version_history (tenant_id, id, adapter_id, digest, from_state, to_state, reason, actor)
+                     select tenant_id, gen_random_uuid(), adapter_id, digest, state, 'deleted', 'deleted with its adapter', $3
+                       from version_states where tenant_id = $1 and adapter_id = $2",
+                )
+                .bind(self.id.uuid())
+                .bind(adapter)
+                .bind(self.actor())
+                .execute(&mut *transaction)
+                .await?;
                 let rows = sqlx::query(
                     "delete from adapter_versions where tenant_id = $1 and adapter_id = $2 returning digest",
                 )
@@ -133,6 +143,19 @@ pub(super) async fn hold(connection: &mut PgConnection, tenant: TenantId, slug: 
         .fetch_optional(connection)
         .await?
         .ok_or_else(|| StoreError::not_found(Resource::Adapter, slug))
+}
+
+pub(super) async fn slug_of(
+    connection: &mut PgConnection,
+    tenant: TenantId,
+    adapter: Uuid,
+) -> Result<Slug, StoreError> {
+    let row = sqlx::query("select slug from adapters where tenant_id = $1 and id = $2")
+        .bind(tenant.uuid())
+        .bind(adapter)
+        .fetch_optional(connection)
+        .await?;
+    row.ok_or_else(|| StoreError::not_found(Resource::Adapter, adapter))?.slug("slug")
 }
 
 /// The adapter's id. Until the end of the transaction nobody adds versions or aliases to it.

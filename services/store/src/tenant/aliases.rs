@@ -1,31 +1,33 @@
-//! Aliases: the only thing about a version that ever moves.
+//! Aliases: the only thing about a version that ever moves. Every change goes through [`TenantScope::change_alias`], with
+//! the alias locked; what a change does stands in `domain::Targets`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
-use domain::{Digest, Slug, TenantId};
+use domain::{AliasChange, BasisPoints, Digest, Part, Slug, Targets, TenantId};
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{TenantScope, adapters};
-use crate::{Precondition, Resource, StoreError, error::Violations, rows::ReadRow};
+use super::{TenantScope, adapters, lifecycle::Versions, schedules};
+use crate::{Precondition, Resource, StoreError, rows::ReadRow};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Alias {
     pub name: Slug,
-    pub digest: Digest,
-    /// Where it pointed before its last move; `None` at first, and when that version is deleted.
-    pub previous_digest: Option<Digest>,
-    /// Another one after every move, also after the alias was deleted and made again.
+    /// The previous version is `None` at first, and when it was deleted.
+    pub targets: Targets,
+    /// Another one after every change, also after the alias was deleted and made again.
     pub etag: String,
     pub updated_at: OffsetDateTime,
+    pub(super) revision: Uuid,
 }
 
 impl TenantScope {
     /// Points an alias at a version of the same adapter; makes the alias when it is absent. An alias that points there
     /// already is left as it is. With an `etag` only if the alias exists and still has it.
     ///
-    /// Errors: [`StoreError::NotFound`] for adapter and version, [`StoreError::Conflict`] for the etag.
+    /// Errors: [`StoreError::NotFound`] for adapter and version, [`StoreError::Conflict`] for the etag,
+    /// [`Precondition::VersionRetired`].
     pub async fn move_alias(
         &self,
         adapter: &Slug,
@@ -37,54 +39,91 @@ impl TenantScope {
             .bounded(async {
                 let mut transaction = self.begin().await?;
                 let adapter = adapters::hold(&mut transaction, self.id, adapter).await?;
-                let moved = point(&mut transaction, self.id, adapter, alias, digest, etag).await?;
+                let moved = point(&mut transaction, &self.versions(adapter), alias, digest, etag).await?;
                 transaction.commit().await?;
                 Ok(moved)
             })
             .await
     }
 
-    /// Points an alias back at where it pointed before its last move. Twice is there and back again.
+    /// Changes what an alias points at, in one transaction. With an `etag` only if the alias still has it.
     ///
-    /// Errors: [`StoreError::NotFound`], [`StoreError::Conflict`] for the etag, [`Precondition::NoPreviousVersion`].
-    pub async fn rollback_alias(&self, adapter: &Slug, alias: &Slug, etag: Option<&str>) -> Result<Alias, StoreError> {
+    /// Errors: [`StoreError::NotFound`] for adapter, alias and version, [`StoreError::Conflict`] for the etag,
+    /// [`Precondition::Rollout`], [`Precondition::VersionRetired`].
+    pub async fn change_alias(
+        &self,
+        adapter: &Slug,
+        alias: &Slug,
+        change: AliasChange,
+        etag: Option<&str>,
+    ) -> Result<Alias, StoreError> {
         self.store
             .bounded(async {
                 let mut transaction = self.begin().await?;
                 let adapter = adapters::hold(&mut transaction, self.id, adapter).await?;
-                let found = lock(&mut transaction, self.id, adapter, alias).await?;
-                let found = found.ok_or_else(|| StoreError::not_found(Resource::Alias, alias))?;
-                found.expect_etag(etag)?;
-                let Some(previous) = found.previous_digest else {
-                    return Err(StoreError::FailedPrecondition(Precondition::NoPreviousVersion));
-                };
-                let moved = update(&mut transaction, self.id, adapter, alias, previous).await?;
+                let found = expect(&mut transaction, self.id, adapter, alias, etag).await?;
+                let changed = apply(&mut transaction, &self.versions(adapter), &found, change).await?;
                 transaction.commit().await?;
-                Ok(moved)
+                Ok(changed)
             })
             .await
     }
 
+    pub async fn get_alias(&self, adapter: &Slug, alias: &Slug) -> Result<Alias, StoreError> {
+        self.store
+            .bounded(async {
+                let mut transaction = self.begin().await?;
+                let adapter = adapters::hold(&mut transaction, self.id, adapter).await?;
+                let row = sqlx::query("select * from aliases where tenant_id = $1 and adapter_id = $2 and name = $3")
+                    .bind(self.id.uuid())
+                    .bind(adapter)
+                    .bind(alias.as_str())
+                    .fetch_optional(&mut *transaction)
+                    .await?;
+                transaction.commit().await?;
+                read(&row.ok_or_else(|| StoreError::not_found(Resource::Alias, alias))?)
+            })
+            .await
+    }
+
+    /// Its pins go with it, and what was planned for it fails.
+    ///
     /// Errors: [`StoreError::NotFound`].
     pub async fn delete_alias(&self, adapter: &Slug, alias: &Slug) -> Result<(), StoreError> {
         self.store
             .bounded(async {
                 let mut transaction = self.begin().await?;
                 let adapter = adapters::hold(&mut transaction, self.id, adapter).await?;
-                let deleted = sqlx::query("delete from aliases where tenant_id = $1 and adapter_id = $2 and name = $3")
+                let found = expect(&mut transaction, self.id, adapter, alias, None).await?;
+                let own = self.versions(adapter);
+                let locked = own.lock(&mut transaction, found.targets.answering()).await?;
+                sqlx::query("delete from aliases where tenant_id = $1 and adapter_id = $2 and name = $3")
                     .bind(self.id.uuid())
                     .bind(adapter)
                     .bind(alias.as_str())
                     .execute(&mut *transaction)
                     .await?;
-                if deleted.rows_affected() == 0 {
-                    return Err(StoreError::not_found(Resource::Alias, alias));
-                }
+                schedules::fail_all(&mut transaction, self.id, adapter, alias, "the alias was deleted").await?;
+                own.settle(&mut transaction, &locked, &format!("alias `{alias}` was deleted")).await?;
                 transaction.commit().await?;
                 Ok(())
             })
             .await
     }
+}
+
+/// The alias, which nobody else changes until the end of the transaction.
+pub(super) async fn expect(
+    connection: &mut PgConnection,
+    tenant: TenantId,
+    adapter: Uuid,
+    alias: &Slug,
+    etag: Option<&str>,
+) -> Result<Alias, StoreError> {
+    let found = lock(connection, tenant, adapter, alias).await?;
+    let found = found.ok_or_else(|| StoreError::not_found(Resource::Alias, alias))?;
+    found.expect_etag(etag)?;
+    Ok(found)
 }
 
 impl Alias {
@@ -99,26 +138,79 @@ impl Alias {
 /// See [`TenantScope::move_alias`].
 pub(super) async fn point(
     connection: &mut PgConnection,
-    tenant: TenantId,
-    adapter: Uuid,
+    own: &Versions<'_>,
     alias: &Slug,
     digest: Digest,
     etag: Option<&str>,
 ) -> Result<Alias, StoreError> {
-    if etag.is_none()
-        && let Some(made) = insert(connection, tenant, adapter, alias, digest).await?
-    {
-        return Ok(made);
-    }
-    let Some(found) = lock(connection, tenant, adapter, alias).await? else {
-        // With an etag: it has been deleted since. Without: between the insert above and now.
-        return Err(StoreError::conflict(Resource::Alias, alias));
+    let found = match (lock(connection, own.tenant, own.adapter, alias).await?, etag) {
+        (Some(found), _) => found,
+        // It has been deleted since.
+        (None, Some(_)) => return Err(StoreError::conflict(Resource::Alias, alias)),
+        (None, None) => match insert(connection, own, alias, digest).await? {
+            Some(made) => return Ok(made),
+            // Somebody else has made it meanwhile.
+            None => lock(connection, own.tenant, own.adapter, alias)
+                .await?
+                .ok_or_else(|| StoreError::conflict(Resource::Alias, alias))?,
+        },
     };
     found.expect_etag(etag)?;
-    if found.digest == digest {
-        return Ok(found);
+    apply(connection, own, &found, AliasChange::Move(digest)).await
+}
+
+/// Makes the change to an alias that is locked.
+pub(super) async fn apply(
+    connection: &mut PgConnection,
+    own: &Versions<'_>,
+    found: &Alias,
+    change: AliasChange,
+) -> Result<Alias, StoreError> {
+    let before = found.targets;
+    let after = before.after(change).map_err(|error| StoreError::FailedPrecondition(Precondition::Rollout(error)))?;
+    if after == before {
+        return Ok(found.clone());
     }
-    update(connection, tenant, adapter, alias, digest).await
+    let old: BTreeSet<_> = before.named().collect();
+    let locked = own.lock(connection, old.iter().copied().chain(after.named())).await?;
+    for digest in after.named().filter(|digest| !old.contains(digest)) {
+        own.lock_to_name(connection, digest).await?;
+    }
+    let row = sqlx::query(
+        "update aliases
+            set digest = $4, previous_digest = $5, canary_digest = $6, canary_weight = $7, shadow_digest = $8,
+                shadow_rate = $9, revision = $10, updated_at = now()
+          where tenant_id = $1 and adapter_id = $2 and name = $3
+         returning *",
+    )
+    .bind(own.tenant.uuid())
+    .bind(own.adapter)
+    .bind(found.name.as_str())
+    .bind(after.stable.as_bytes().as_slice())
+    .bind(after.previous.map(|digest| digest.as_bytes().to_vec()))
+    .bind(after.canary.map(|part| part.digest.as_bytes().to_vec()))
+    .bind(after.canary.map(|part| i32::from(part.share.get())))
+    .bind(after.shadow.map(|part| part.digest.as_bytes().to_vec()))
+    .bind(after.shadow.map(|part| i32::from(part.share.get())))
+    .bind(Uuid::now_v7())
+    .fetch_one(&mut *connection)
+    .await?;
+    let words = format!("alias `{}`: {}", found.name, words(change));
+    own.settle(connection, &locked, &words).await?;
+    read(&row)
+}
+
+const fn words(change: AliasChange) -> &'static str {
+    match change {
+        AliasChange::Move(_) => "moved",
+        AliasChange::Canary(_) => "canary begun",
+        AliasChange::Weight(_) => "weight of the canary changed",
+        AliasChange::ClearCanary => "canary ended",
+        AliasChange::Promote => "canary promoted",
+        AliasChange::Rollback => "rolled back",
+        AliasChange::Shadow(_) => "shadow set",
+        AliasChange::ClearShadow => "shadow ended",
+    }
 }
 
 pub(super) async fn of_adapters(
@@ -141,29 +233,31 @@ pub(super) async fn of_adapters(
 /// `None` when there is one already.
 async fn insert(
     connection: &mut PgConnection,
-    tenant: TenantId,
-    adapter: Uuid,
+    own: &Versions<'_>,
     alias: &Slug,
     digest: Digest,
 ) -> Result<Option<Alias>, StoreError> {
+    own.lock_to_name(connection, digest).await?;
     let row = sqlx::query(
         "insert into aliases (tenant_id, adapter_id, name, digest, revision) values ($1, $2, $3, $4, $5)
          on conflict on constraint aliases_pkey do nothing
          returning *",
     )
-    .bind(tenant.uuid())
-    .bind(adapter)
+    .bind(own.tenant.uuid())
+    .bind(own.adapter)
     .bind(alias.as_str())
     .bind(digest.as_bytes().as_slice())
     .bind(Uuid::now_v7())
-    .fetch_optional(connection)
-    .await
-    .violations(|constraint| no_such_version(constraint, digest))?;
-    row.as_ref().map(read).transpose()
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let locked = own.lock(connection, [digest]).await?;
+    own.settle(connection, &locked, &format!("alias `{alias}`: made")).await?;
+    Ok(Some(read(&row)?))
 }
 
-/// The alias as the last move left it; until the end of the transaction nobody else moves it.
-async fn lock(
+/// The alias as the last change left it; until the end of the transaction nobody else changes it.
+pub(super) async fn lock(
     connection: &mut PgConnection,
     tenant: TenantId,
     adapter: Uuid,
@@ -178,39 +272,48 @@ async fn lock(
     row.as_ref().map(read).transpose()
 }
 
-async fn update(
+/// Another etag: something else about the alias has changed.
+pub(super) async fn touch(
     connection: &mut PgConnection,
     tenant: TenantId,
     adapter: Uuid,
     alias: &Slug,
-    digest: Digest,
-) -> Result<Alias, StoreError> {
-    let row = sqlx::query(
-        "update aliases set digest = $4, previous_digest = digest, revision = $5, updated_at = now()
-          where tenant_id = $1 and adapter_id = $2 and name = $3
-         returning *",
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "update aliases set revision = $4, updated_at = now() where tenant_id = $1 and adapter_id = $2 and name = $3",
     )
     .bind(tenant.uuid())
     .bind(adapter)
     .bind(alias.as_str())
-    .bind(digest.as_bytes().as_slice())
     .bind(Uuid::now_v7())
-    .fetch_one(connection)
-    .await
-    .violations(|constraint| no_such_version(constraint, digest))?;
-    read(&row)
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
-fn no_such_version(constraint: &str, digest: Digest) -> Option<StoreError> {
-    (constraint == "aliases_version_fkey").then(|| StoreError::not_found(Resource::AdapterVersion, digest))
+/// A version beside the stable one, from two columns that are null together.
+pub(super) fn part(row: &PgRow, digest: &str, share: &str) -> Result<Option<Part>, StoreError> {
+    let share: Option<i32> = row.try_get(share)?;
+    let (Some(digest), Some(share)) = (row.optional_digest(digest)?, share) else { return Ok(None) };
+    Ok(Some(Part { digest, share: basis_points(share)? }))
+}
+
+pub(super) fn basis_points(value: i32) -> Result<BasisPoints, StoreError> {
+    let value = u32::try_from(value).map_err(StoreError::unreadable)?;
+    BasisPoints::new(value).map_err(StoreError::unreadable)
 }
 
 fn read(row: &PgRow) -> Result<Alias, StoreError> {
     Ok(Alias {
         name: row.slug("name")?,
-        digest: row.digest("digest")?,
-        previous_digest: row.optional_digest("previous_digest")?,
+        targets: Targets {
+            stable: row.digest("digest")?,
+            previous: row.optional_digest("previous_digest")?,
+            canary: part(row, "canary_digest", "canary_weight")?,
+            shadow: part(row, "shadow_digest", "shadow_rate")?,
+        },
         etag: row.etag()?,
         updated_at: row.try_get("updated_at")?,
+        revision: row.try_get("revision")?,
     })
 }

@@ -2,16 +2,15 @@
 
 use std::time::Duration;
 
-use domain::{Digest, Slug, TenantId};
+use domain::{Digest, Slug, TenantId, VersionState};
 use serde_json::Value;
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Alias, TenantScope, adapters, aliases};
+use super::{Alias, TenantScope, adapters, aliases, lifecycle};
 use crate::{
-    BlobLease, Page, PageOf, Precondition, Resource, StoreError, blobs,
-    error::Violations,
+    BlobLease, Page, PageOf, Resource, StoreError, blobs,
     rows::{ReadRow, bigint},
 };
 
@@ -23,6 +22,9 @@ pub struct AdapterVersion {
     pub size_bytes: u64,
     /// The load receipt; in lists without its `modules`.
     pub receipt: Value,
+    pub state: VersionState,
+    /// Of its last evaluation; lists leave it out.
+    pub report: Option<Value>,
     pub created_at: OffsetDateTime,
 }
 
@@ -68,7 +70,8 @@ impl TenantScope {
 
     /// Adds a version whose files are written, and moves `alias` to it, in one transaction. Idempotent by digest.
     ///
-    /// Errors: [`StoreError::NotFound`] for the adapter; [`Precondition::FilesNotStored`] without a reservation.
+    /// Errors: [`StoreError::NotFound`] for the adapter; [`Precondition::FilesNotStored`](crate::Precondition) without a
+    /// reservation; with an alias as [`TenantScope::move_alias`].
     pub async fn insert_version(
         &self,
         adapter: &Slug,
@@ -81,13 +84,15 @@ impl TenantScope {
                 let adapter = adapters::hold(&mut transaction, self.id, adapter).await?;
                 blobs::mark_stored(&mut transaction, self.id, new.digest).await?;
                 let is_new = insert(&mut transaction, self.id, adapter, &new).await?;
-                let version = get(&mut transaction, self.id, adapter, new.digest).await?;
+                let own = self.versions(adapter);
+                if is_new {
+                    own.begin(&mut transaction, new.digest).await?;
+                }
                 let alias = match alias {
-                    Some(alias) => {
-                        Some(aliases::point(&mut transaction, self.id, adapter, alias, new.digest, None).await?)
-                    }
+                    Some(alias) => Some(aliases::point(&mut transaction, &own, alias, new.digest, None).await?),
                     None => None,
                 };
+                let version = get(&mut transaction, self.id, adapter, new.digest).await?;
                 transaction.commit().await?;
                 Ok(InsertedVersion { version, is_new, alias })
             })
@@ -116,11 +121,13 @@ impl TenantScope {
                 let mut transaction = self.begin().await?;
                 let adapter = adapters::hold(&mut transaction, self.id, adapter).await?;
                 let rows = sqlx::query(
-                    "select digest, base_digest, size_bytes, receipt - 'modules' as receipt, created_at
-                       from adapter_versions
-                      where tenant_id = $1 and adapter_id = $2
-                        and ($3::timestamptz is null or (created_at, digest) < ($3, $4))
-                      order by created_at desc, digest desc
+                    "select v.digest, v.base_digest, v.size_bytes, v.receipt - 'modules' as receipt, v.created_at, s.state,
+                            null::jsonb as report
+                       from adapter_versions v
+                       join version_states s using (tenant_id, adapter_id, digest)
+                      where v.tenant_id = $1 and v.adapter_id = $2
+                        and ($3::timestamptz is null or (v.created_at, v.digest) < ($3, $4))
+                      order by v.created_at desc, v.digest desc
                       limit $5",
                 )
                 .bind(self.id.uuid())
@@ -137,30 +144,23 @@ impl TenantScope {
             .await
     }
 
-    /// Deletes a version that no alias points at. `true` when its files were handed over to deletion with it, because no
+    /// Deletes a version that no alias and no pin names. `true` when its files were handed over to deletion with it, because no
     /// other adapter of the tenant has the same content.
     ///
-    /// Errors: [`StoreError::NotFound`]; [`Precondition::VersionHasAlias`].
+    /// Errors: [`StoreError::NotFound`]; [`Precondition::VersionHasAlias`](crate::Precondition) and
+    /// [`Precondition::VersionHasPin`](crate::Precondition).
     pub async fn delete_version(&self, adapter: &Slug, digest: Digest) -> Result<bool, StoreError> {
         self.store
             .bounded(async {
                 let mut transaction = self.begin().await?;
                 let adapter = adapters::hold(&mut transaction, self.id, adapter).await?;
-                let deleted = sqlx::query(
-                    "delete from adapter_versions where tenant_id = $1 and adapter_id = $2 and digest = $3",
-                )
-                .bind(self.id.uuid())
-                .bind(adapter)
-                .bind(digest.as_bytes().as_slice())
-                .execute(&mut *transaction)
-                .await
-                .violations(|constraint| match constraint {
-                    "aliases_version_fkey" => Some(StoreError::FailedPrecondition(Precondition::VersionHasAlias)),
-                    _ => None,
-                })?;
-                if deleted.rows_affected() == 0 {
-                    return Err(StoreError::not_found(Resource::AdapterVersion, digest));
-                }
+                self.versions(adapter).end(&mut transaction, digest).await?;
+                sqlx::query("delete from adapter_versions where tenant_id = $1 and adapter_id = $2 and digest = $3")
+                    .bind(self.id.uuid())
+                    .bind(adapter)
+                    .bind(digest.as_bytes().as_slice())
+                    .execute(&mut *transaction)
+                    .await?;
                 let abandoned = blobs::abandon(&mut transaction, self.id, &[digest]).await?;
                 transaction.commit().await?;
                 Ok(!abandoned.is_empty())
@@ -191,15 +191,17 @@ async fn insert(
     Ok(inserted.rows_affected() == 1)
 }
 
-async fn get(
+pub(super) async fn get(
     connection: &mut PgConnection,
     tenant: TenantId,
     adapter: Uuid,
     digest: Digest,
 ) -> Result<AdapterVersion, StoreError> {
     let row = sqlx::query(
-        "select digest, base_digest, size_bytes, receipt, created_at
-           from adapter_versions where tenant_id = $1 and adapter_id = $2 and digest = $3",
+        "select v.digest, v.base_digest, v.size_bytes, v.receipt, v.created_at, s.state, s.report
+           from adapter_versions v
+           join version_states s using (tenant_id, adapter_id, digest)
+          where v.tenant_id = $1 and v.adapter_id = $2 and v.digest = $3",
     )
     .bind(tenant.uuid())
     .bind(adapter)
@@ -215,6 +217,8 @@ fn read(row: &PgRow) -> Result<AdapterVersion, StoreError> {
         base_digest: row.digest("base_digest")?,
         size_bytes: row.count("size_bytes")?,
         receipt: row.try_get("receipt")?,
+        state: lifecycle::state(row, "state")?,
+        report: row.try_get("report")?,
         created_at: row.try_get("created_at")?,
     })
 }

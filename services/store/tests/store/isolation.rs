@@ -47,9 +47,23 @@ async fn two_tenants() -> (Database, TenantScope, TenantScope, PgConnection) {
         database.store.platform().post(uuid::Uuid::nil(), &requests(own)).await.expect("record");
         let named = store::ClientRequest { key, id: "order-17".parse().expect("an id") };
         own.claim_client_request(&named, suite::new_run()).await.expect("claim");
+        roll_out(own).await;
     }
     let connection = PgConnection::connect(&database.service_url).await.expect("connect");
     (database, ours, theirs, connection)
+}
+
+/// A row for each table of roll-outs.
+async fn roll_out(own: &TenantScope) {
+    let (claims, live) = ("claims".parse().expect("a slug"), "live".parse().expect("a slug"));
+    let later = time::OffsetDateTime::now_utc() + time::Duration::HOUR;
+    let who = store::Pinned::Tenant;
+    let pin = store::NewPin { who, digest: digest(1), reason: String::new(), expires_at: later };
+    own.create_pin(&claims, &live, pin, 9, None).await.expect("pin");
+    let plan = store::NewSchedule { change: domain::AliasChange::Rollback, due_at: later };
+    own.create_schedule(&claims, &live, plan, 9, None).await.expect("plan");
+    let pair = store::ShadowPair { adapter: claims, alias: live, digest: digest(1), shadow_digest: digest(2) };
+    own.add_to_shadow_report(&pair, store::ShadowTally::default()).await.expect("add");
 }
 
 #[tokio::test]
@@ -182,6 +196,10 @@ async fn a_tenant_may_not_touch_what_only_the_platform_may() {
         "delete from api_keys",
         "delete from adapter_blobs",
         "update adapter_versions set size_bytes = 0",
+        "update version_history set reason = ''",
+        "delete from version_history",
+        "delete from version_states",
+        "update alias_schedules set due_at = now()",
         "update usage_records set completion_tokens = 0",
         "delete from usage_records",
         "truncate usage_records",
@@ -217,6 +235,9 @@ async fn versions_and_usage_never_change_not_even_by_their_owner() {
     let mut owner = PgConnection::connect(&database.database.owner_url()).await.expect("connect");
     for sql in [
         "update adapter_versions set size_bytes = 0",
+        "update version_history set reason = ''",
+        "delete from version_history",
+        "truncate version_history",
         "update usage_records set completion_tokens = 0",
         "delete from usage_records",
         "truncate usage_records",

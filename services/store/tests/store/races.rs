@@ -1,5 +1,6 @@
 //! What happens when two do it at the same time.
 
+use domain::AliasChange;
 use store::{Page, StoreError};
 use tokio::task::JoinSet;
 
@@ -19,7 +20,7 @@ async fn of_two_moves_from_the_same_etag_one_wins() {
     own.move_alias(&claims, &live, digest(1), None).await.expect("make");
     for _ in 0..20 {
         let seen = own.get_adapter(&claims).await.expect("get").aliases.remove(0);
-        let targets: Vec<_> = (1..=3).map(digest).filter(|target| *target != seen.digest).collect();
+        let targets: Vec<_> = (1..=3).map(digest).filter(|target| *target != seen.targets.stable).collect();
         let moves = targets.iter().map(|target| own.move_alias(&claims, &live, *target, Some(&seen.etag)));
         let [first, second] = <[_; 2]>::try_from(moves.collect::<Vec<_>>()).map_err(drop).expect("two moves");
         let outcomes = tokio::join!(first, second);
@@ -27,8 +28,89 @@ async fn of_two_moves_from_the_same_etag_one_wins() {
             (Ok(won), Err(StoreError::Conflict { .. })) | (Err(StoreError::Conflict { .. }), Ok(won)) => won,
             other => panic!("one wins and one conflicts: {other:?}"),
         };
-        assert_eq!(won.previous_digest, Some(seen.digest));
+        assert_eq!(won.targets.previous, Some(seen.targets.stable));
         assert_eq!(own.get_adapter(&claims).await.expect("get").aliases, [won]);
+    }
+}
+
+/// Whatever two operators do to an alias, neither overwrites what the other did and has not seen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_changes_of_a_rollout_from_the_same_etag_one_wins() {
+    let database = Database::new().await;
+    let (own, _) = tenant(&database.store).await;
+    let (claims, live) = (adapter(&own, "claims").await, slug("live"));
+    push(&own, &claims, 1, Some("live")).await;
+    for byte in 2..=3 {
+        push(&own, &claims, byte, None).await;
+    }
+    let half = domain::BasisPoints::new(5_000).expect("in range");
+    let canary = |byte| AliasChange::Canary(domain::Part { digest: digest(byte), share: half });
+    for _ in 0..20 {
+        let seen = own.change_alias(&claims, &live, canary(2), None).await.expect("begin");
+        let mut writers = JoinSet::new();
+        for change in [AliasChange::Promote, AliasChange::ClearCanary, canary(3), AliasChange::Move(digest(3))] {
+            let (own, claims, live, etag) = (own.clone(), claims.clone(), live.clone(), seen.etag.clone());
+            writers.spawn(async move { own.change_alias(&claims, &live, change, Some(&etag)).await });
+        }
+        let outcomes = writers.join_all().await;
+        let won: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().ok()).collect();
+        assert_eq!(won.len(), 1, "{outcomes:?}");
+        let lost = |outcome: &Result<_, StoreError>| matches!(outcome, Err(StoreError::Conflict { .. }));
+        assert_eq!(outcomes.iter().filter(|outcome| lost(outcome)).count(), 3, "{outcomes:?}");
+        assert_eq!(own.get_alias(&claims, &live).await.expect("get"), *won[0]);
+        own.move_alias(&claims, &live, digest(1), None).await.expect("back");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_planned_change_happens_once_however_many_would_make_it() {
+    let database = Database::new().await;
+    let (own, _) = tenant(&database.store).await;
+    let (claims, live) = (adapter(&own, "claims").await, slug("live"));
+    push(&own, &claims, 1, Some("live")).await;
+    push(&own, &claims, 2, None).await;
+    // There and back again: made twice, it would show.
+    for round in 0..10 {
+        let change = AliasChange::Move(digest(1 + (round + 1) % 2));
+        let due_at = time::OffsetDateTime::now_utc() - time::Duration::SECOND;
+        let plan = store::NewSchedule { change, due_at };
+        own.create_schedule(&claims, &live, plan, 9, None).await.expect("plan");
+        let before = own.get_alias(&claims, &live).await.expect("get");
+        let mut executors = JoinSet::new();
+        for _ in 0..4 {
+            let store = database.store.clone();
+            executors.spawn(async move {
+                let mut made = 0;
+                for (tenant, id) in store.platform().due_schedules(9).await.expect("due") {
+                    made += usize::from(store.tenant(tenant).run_schedule(id).await.expect("run").is_some());
+                }
+                made
+            });
+        }
+        let made: usize = executors.join_all().await.into_iter().sum();
+        assert_eq!(made, 1, "round {round}");
+        let after = own.get_alias(&claims, &live).await.expect("get");
+        assert_eq!(after.targets.previous, Some(before.targets.stable));
+    }
+}
+
+/// A version is never retired while an alias names it, however the two interleave.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_interleaving_leaves_an_alias_on_a_retired_version() {
+    let database = Database::new().await;
+    let (own, _) = tenant(&database.store).await;
+    let (claims, live) = (adapter(&own, "claims").await, slug("live"));
+    push(&own, &claims, 1, Some("live")).await;
+    for byte in 2..40 {
+        push(&own, &claims, byte, None).await;
+        let (moved, retired) = tokio::join!(
+            own.move_alias(&claims, &live, digest(byte), None),
+            own.retire_version(&claims, digest(byte), "at the same time"),
+        );
+        assert!(moved.is_ok() != retired.is_ok(), "{moved:?} {retired:?}");
+        let alias = own.get_alias(&claims, &live).await.expect("get");
+        let state = own.get_version(&claims, alias.targets.stable).await.expect("get").state;
+        assert_eq!(state, domain::VersionState::Live);
     }
 }
 

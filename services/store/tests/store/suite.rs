@@ -9,10 +9,14 @@ mod blobs;
 mod client_requests;
 #[path = "suite/ledger.rs"]
 mod ledger;
+#[path = "suite/lifecycle.rs"]
+mod lifecycle;
 #[path = "suite/plans.rs"]
 mod plans;
 #[path = "suite/prices.rs"]
 mod prices;
+#[path = "suite/rollouts.rs"]
+mod rollouts;
 #[path = "suite/tenants.rs"]
 mod tenants;
 #[path = "suite/versions.rs"]
@@ -27,8 +31,10 @@ pub use adapters::*;
 pub use blobs::*;
 pub use client_requests::*;
 pub use ledger::*;
+pub use lifecycle::*;
 pub use plans::*;
 pub use prices::*;
+pub use rollouts::*;
 pub use tenants::*;
 pub use versions::*;
 
@@ -59,6 +65,13 @@ pub async fn all(store: &Store) {
     an_alias_moves_only_from_where_it_was_seen(store).await;
     a_version_under_an_alias_is_not_deleted(store).await;
     a_model_name_resolves_to_a_pinned_version(store).await;
+    a_version_goes_through_its_life_and_every_step_is_written_down(store).await;
+    a_retired_version_can_be_neither_named_nor_asked(store).await;
+    what_an_alias_canary_shadow_or_pin_names_is_neither_retired_nor_deleted(store).await;
+    a_canary_is_begun_promoted_and_taken_back_in_one_step(store).await;
+    pins_are_made_once_for_each_caller_and_change_the_etag(store).await;
+    planned_changes_follow_one_another_and_yield_to_anybody_else(store).await;
+    comparisons_with_a_shadow_add_up_and_are_kept_for_the_last_pairs(store).await;
     files_to_delete_are_claimed_by_one_and_forgotten_when_gone(store).await;
     an_upload_that_was_given_up_is_cleaned_up(store).await;
     usage_is_recorded_once_per_request(store).await;

@@ -35,6 +35,18 @@ pub fn whole(text: &str) -> Result<Named, Failure> {
     Ok(named)
 }
 
+/// Only `<tenant>/<adapter>@sha256:<digest>`.
+///
+/// # Errors
+/// Anything else.
+pub fn one_version(text: &str) -> Result<Named, Failure> {
+    let named = named(text)?;
+    if named.digest.is_none() {
+        return Err(Failure::Usage(format!("`{text}`: write <tenant>/<adapter>@sha256:<64 hex digits>")));
+    }
+    Ok(named)
+}
+
 fn parse(text: &str) -> Option<Named> {
     let (path, selector) = text.split_once('@').map_or((text, None), |(path, rest)| (path, Some(rest)));
     let (tenant, adapter) = path.split_once('/')?;

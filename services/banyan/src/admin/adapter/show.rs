@@ -1,9 +1,11 @@
 //! `banyan adapter show`: aliases, versions, and module by module what the named version was loaded as.
 
 use domain::{AdapterName, VersionName};
-use proto::v1::{Adapter, AdapterVersion, GetAdapterRequest, GetAdapterVersionRequest, ListAdapterVersionsRequest};
+use proto::v1::{
+    Adapter, AdapterVersion, Alias, AliasPart, GetAdapterRequest, GetAdapterVersionRequest, ListAdapterVersionsRequest,
+};
 
-use super::name::Named;
+use super::{name::Named, rollout::percent};
 use crate::{
     client::Admin,
     failure::{Failure, Outcome},
@@ -70,22 +72,30 @@ async fn version(admin: &Admin, adapter: &AdapterName, digest: &str) -> Result<A
 
 fn print_adapter(adapter: &Adapter, versions: &[AdapterVersion]) -> Outcome {
     output::line(&format!("{}  {}", adapter.name, adapter.display_name))?;
-    let mut table = Table::new(&["VERSION", "SIZE", "CREATED", "ALIASES"]);
+    let mut table = Table::new(&["VERSION", "STATE", "SIZE", "CREATED", "ALIASES"]);
     for version in versions {
-        let aliases: Vec<_> = adapter
-            .aliases
-            .iter()
-            .filter(|alias| alias.digest == version.digest)
-            .map(|alias| last_segment(&alias.name))
-            .collect();
+        let aliases: Vec<_> = adapter.aliases.iter().filter_map(|alias| place(alias, &version.digest)).collect();
         table.row([
             version.digest.clone(),
+            json::state(version.state()).to_owned(),
             bytes_text(version.size_bytes),
             time_text(version.create_time.as_ref()),
             aliases.join(" "),
         ]);
     }
     Ok(table.print()?)
+}
+
+/// As what the alias names the version, if it does.
+fn place(alias: &Alias, digest: &str) -> Option<String> {
+    let name = last_segment(&alias.name);
+    let is =
+        |part: &Option<AliasPart>| part.as_ref().filter(|part| part.digest == digest).map(|part| part.basis_points);
+    if alias.digest == digest {
+        return Some(name.to_owned());
+    }
+    let canary = is(&alias.canary).map(|share| format!("{name} (canary {})", percent(share)));
+    canary.or_else(|| is(&alias.shadow).map(|share| format!("{name} (shadow {})", percent(share))))
 }
 
 fn print_receipt(version: &AdapterVersion) -> Outcome {

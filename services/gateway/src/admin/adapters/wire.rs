@@ -1,10 +1,10 @@
 //! Adapters and their versions as messages, and an upload's messages as chunks.
 
 use adapters::{Receipt, receipt::Variant};
-use domain::{AdapterName, AliasName, Fault, Slug, VersionName};
+use domain::{AdapterName, AliasName, Fault, Part, Slug, VersionName, VersionState};
 use proto::v1;
 use serde_json::Value;
-use store::{Adapter, AdapterVersion, Alias};
+use store::{Adapter, AdapterVersion, Alias, VersionStep};
 
 use crate::{
     parse::wire_time,
@@ -35,10 +35,37 @@ pub fn wire_alias(adapter: &AdapterName, alias: Alias) -> v1::Alias {
     let name = AliasName { tenant: adapter.tenant.clone(), adapter: adapter.adapter.clone(), alias: alias.name };
     v1::Alias {
         name: name.to_string(),
-        digest: alias.digest.to_string(),
-        previous_digest: alias.previous_digest.map(|digest| digest.to_string()).unwrap_or_default(),
+        digest: alias.targets.stable.to_string(),
+        previous_digest: alias.targets.previous.map(|digest| digest.to_string()).unwrap_or_default(),
         update_time: Some(wire_time(alias.updated_at)),
         etag: alias.etag,
+        canary: alias.targets.canary.map(wire_part),
+        shadow: alias.targets.shadow.map(wire_part),
+    }
+}
+
+pub fn wire_part(part: Part) -> v1::AliasPart {
+    v1::AliasPart { digest: part.digest.to_string(), basis_points: part.share.get().into() }
+}
+
+pub fn wire_step(step: VersionStep) -> v1::AdapterVersionStep {
+    let state = |state: Option<VersionState>| state.map_or(v1::VersionState::Unspecified, wire_state).into();
+    v1::AdapterVersionStep {
+        from: state(step.from),
+        to: state(step.to),
+        reason: step.reason,
+        actor: step.actor,
+        time: Some(wire_time(step.at)),
+    }
+}
+
+const fn wire_state(state: VersionState) -> v1::VersionState {
+    match state {
+        VersionState::Uploaded => v1::VersionState::Uploaded,
+        VersionState::Checked => v1::VersionState::Checked,
+        VersionState::Evaluated => v1::VersionState::Evaluated,
+        VersionState::Live => v1::VersionState::Live,
+        VersionState::Retired => v1::VersionState::Retired,
     }
 }
 
@@ -51,6 +78,8 @@ pub fn wire_version(adapter: &AdapterName, version: AdapterVersion) -> v1::Adapt
         size_bytes: version.size_bytes,
         receipt: read_receipt(version.receipt),
         create_time: Some(wire_time(version.created_at)),
+        state: wire_state(version.state).into(),
+        report_json: version.report.map(|report| report.to_string()).unwrap_or_default(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Adapters, their aliases, and model names.
 
-use domain::VersionSelector;
+use domain::{AliasChange, RolloutError, VersionSelector};
 use store::{Page, Precondition, Resource, Stock, Store, StoreError};
 
 use super::{adapter, digest, no_tenant, push, slug, tenant};
@@ -29,7 +29,7 @@ pub async fn an_adapter_lives_from_creation_to_deletion(store: &Store) {
     let listed = own.list_adapters(&Page::first(10)).await.expect("list").items;
     let names: Vec<_> = listed.iter().map(|adapter| adapter.slug.as_str()).collect();
     assert_eq!(names, ["billing", "claims"]);
-    let aliases: Vec<_> = listed[1].aliases.iter().map(|alias| (alias.name.as_str(), alias.digest)).collect();
+    let aliases: Vec<_> = listed[1].aliases.iter().map(|alias| (alias.name.as_str(), alias.targets.stable)).collect();
     assert_eq!(aliases, [("canary", digest(2)), ("live", digest(1))]);
 
     let mut abandoned = own.delete_adapter(&claims).await.expect("delete");
@@ -61,22 +61,25 @@ pub async fn an_alias_moves_back_and_forth(store: &Store) {
     let (claims, live) = (adapter(&own, "claims").await, slug("live"));
     push(&own, &claims, 1, None).await;
     push(&own, &claims, 2, None).await;
-    assert_refused!(own.rollback_alias(&claims, &live, None).await, StoreError::NotFound { what: Resource::Alias, .. });
-    let first = own.move_alias(&claims, &live, digest(1), None).await.expect("make");
-    assert_eq!((first.digest, first.previous_digest), (digest(1), None));
     assert_refused!(
-        own.rollback_alias(&claims, &live, None).await,
-        StoreError::FailedPrecondition(Precondition::NoPreviousVersion)
+        own.change_alias(&claims, &live, AliasChange::Rollback, None).await,
+        StoreError::NotFound { what: Resource::Alias, .. }
+    );
+    let first = own.move_alias(&claims, &live, digest(1), None).await.expect("make");
+    assert_eq!((first.targets.stable, first.targets.previous), (digest(1), None));
+    assert_refused!(
+        own.change_alias(&claims, &live, AliasChange::Rollback, None).await,
+        StoreError::FailedPrecondition(Precondition::Rollout(RolloutError::NoPreviousVersion))
     );
     let second = own.move_alias(&claims, &live, digest(2), None).await.expect("move");
-    assert_eq!((second.digest, second.previous_digest), (digest(2), Some(digest(1))));
+    assert_eq!((second.targets.stable, second.targets.previous), (digest(2), Some(digest(1))));
     assert_ne!(first.etag, second.etag);
     let same = own.move_alias(&claims, &live, digest(2), None).await.expect("move to where it is");
     assert_eq!(same, second, "the way back is kept");
-    let back = own.rollback_alias(&claims, &live, None).await.expect("roll back");
-    assert_eq!((back.digest, back.previous_digest), (digest(1), Some(digest(2))));
-    let forth = own.rollback_alias(&claims, &live, None).await.expect("roll back again");
-    assert_eq!((forth.digest, forth.previous_digest), (digest(2), Some(digest(1))));
+    let back = own.change_alias(&claims, &live, AliasChange::Rollback, None).await.expect("roll back");
+    assert_eq!((back.targets.stable, back.targets.previous), (digest(1), Some(digest(2))));
+    let forth = own.change_alias(&claims, &live, AliasChange::Rollback, None).await.expect("roll back again");
+    assert_eq!((forth.targets.stable, forth.targets.previous), (digest(2), Some(digest(1))));
 
     assert_refused!(
         own.move_alias(&claims, &live, digest(3), None).await,
@@ -88,8 +91,8 @@ pub async fn an_alias_moves_back_and_forth(store: &Store) {
     );
     own.delete_version(&claims, digest(1)).await.expect("delete the previous version");
     assert_refused!(
-        own.rollback_alias(&claims, &live, None).await,
-        StoreError::FailedPrecondition(Precondition::NoPreviousVersion)
+        own.change_alias(&claims, &live, AliasChange::Rollback, None).await,
+        StoreError::FailedPrecondition(Precondition::Rollout(RolloutError::NoPreviousVersion))
     );
     own.delete_alias(&claims, &live).await.expect("delete");
     assert_refused!(own.delete_alias(&claims, &live).await, StoreError::NotFound { what: Resource::Alias, .. });
@@ -107,9 +110,12 @@ pub async fn an_alias_moves_only_from_where_it_was_seen(store: &Store) {
     let seen = own.move_alias(&claims, &live, digest(1), None).await.expect("make").etag;
     let moved = own.move_alias(&claims, &live, digest(2), Some(&seen)).await.expect("move");
     assert_refused!(own.move_alias(&claims, &live, digest(1), Some(&seen)).await, StoreError::Conflict { .. });
-    assert_refused!(own.rollback_alias(&claims, &live, Some(&seen)).await, StoreError::Conflict { .. });
-    let back = own.rollback_alias(&claims, &live, Some(&moved.etag)).await.expect("roll back");
-    assert_eq!(back.digest, digest(1));
+    assert_refused!(
+        own.change_alias(&claims, &live, AliasChange::Rollback, Some(&seen)).await,
+        StoreError::Conflict { .. }
+    );
+    let back = own.change_alias(&claims, &live, AliasChange::Rollback, Some(&moved.etag)).await.expect("roll back");
+    assert_eq!(back.targets.stable, digest(1));
     own.delete_alias(&claims, &live).await.expect("delete");
     own.move_alias(&claims, &live, digest(1), None).await.expect("make again");
     assert_refused!(own.move_alias(&claims, &live, digest(2), Some(&back.etag)).await, StoreError::Conflict { .. });
@@ -127,20 +133,20 @@ pub async fn a_model_name_resolves_to_a_pinned_version(store: &Store) {
     push(&other, &adapter(&other, "claims").await, 4, Some("live")).await;
 
     let by_alias = |alias: &str| VersionSelector::Alias(slug(alias));
-    let live = own.resolve(&name, &claims, &VersionSelector::live()).await.expect("live");
-    assert_eq!((live.digest, live.base_digest, live.size_bytes), (digest(1), digest(0xba), 1_000));
-    assert_eq!(own.resolve(&name, &claims, &by_alias("canary")).await.expect("canary").digest, digest(2));
-    let pinned = own.resolve(&name, &claims, &VersionSelector::Digest(digest(2))).await.expect("digest");
-    assert_eq!(pinned.digest, digest(2));
+    let live = own.route(&name, &claims, &VersionSelector::live()).await.expect("live");
+    assert_eq!((live.stable.digest, live.stable.base_digest), (digest(1), digest(0xba)));
+    assert_eq!(own.route(&name, &claims, &by_alias("canary")).await.expect("canary").stable.digest, digest(2));
+    let pinned = own.route(&name, &claims, &VersionSelector::Digest(digest(2))).await.expect("digest");
+    assert_eq!(pinned.stable.digest, digest(2));
     for absent in [by_alias("absent"), VersionSelector::Digest(digest(3))] {
-        assert_refused!(own.resolve(&name, &claims, &absent).await, StoreError::NotFound { .. });
+        assert_refused!(own.route(&name, &claims, &absent).await, StoreError::NotFound { .. });
     }
-    let unpublished = own.resolve(&name, &slug("unpublished"), &VersionSelector::live()).await;
+    let unpublished = own.route(&name, &slug("unpublished"), &VersionSelector::live()).await;
     assert_refused!(unpublished, StoreError::NotFound { what: Resource::Model, .. });
 
     // Not there and not yours: the same words.
-    let theirs = own.resolve(&other_name, &claims, &VersionSelector::live()).await.expect_err("theirs");
-    let nobodys = own.resolve(&slug("nobody"), &claims, &VersionSelector::live()).await.expect_err("nobody's");
+    let theirs = own.route(&other_name, &claims, &VersionSelector::live()).await.expect_err("theirs");
+    let nobodys = own.route(&slug("nobody"), &claims, &VersionSelector::live()).await.expect_err("nobody's");
     let words = |error: StoreError, name: &str| error.to_string().replace(name, "…");
     assert_eq!(words(theirs, other_name.as_str()), words(nobodys, "nobody"));
 

@@ -23,7 +23,7 @@ pub async fn a_version_is_inserted_once_and_only_with_its_files(store: &Store) {
     let live = slug("live");
     let inserted = own.insert_version(&claims, new_version(1), Some(&live)).await.expect("insert");
     assert!(inserted.is_new);
-    assert_eq!(inserted.alias.expect("asked for").digest, digest(1));
+    assert_eq!(inserted.alias.expect("asked for").targets.stable, digest(1));
     assert_eq!(inserted.version.receipt, new_version(1).receipt);
 
     let changed = store::NewVersion { size_bytes: 5, ..new_version(1) };
