@@ -27,6 +27,13 @@ use crate::{
     workers::{Job, Workers},
 };
 
+/// What a request costs, and where that is written. Cheap to clone.
+#[derive(Clone)]
+pub struct Books {
+    pub prices: Prices,
+    pub ledger: Ledger,
+}
+
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct Generator {
@@ -34,8 +41,7 @@ pub struct Generator {
     shadows: Shadows,
     admission: Admission,
     workers: Workers,
-    ledger: Ledger,
-    pub prices: Prices,
+    books: Books,
     pub metrics: Metrics,
     pub config: Arc<GatewayConfig>,
     relays: TaskTracker,
@@ -48,13 +54,11 @@ impl Generator {
         shadows: Shadows,
         admission: Admission,
         workers: Workers,
-        ledger: Ledger,
-        prices: Prices,
+        books: Books,
         config: Arc<GatewayConfig>,
-        relays: TaskTracker,
-        stop: CancellationToken,
+        (relays, stop): (TaskTracker, CancellationToken),
     ) -> Self {
-        Self { models, shadows, admission, workers, ledger, prices, metrics: Metrics::default(), config, relays, stop }
+        Self { models, shadows, admission, workers, books, metrics: Metrics::default(), config, relays, stop }
     }
 
     /// Ends when the first step of the answer is there; the rest is relayed by a task of its own.
@@ -64,8 +68,8 @@ impl Generator {
         let model = resolving.instrument(info_span!("resolve")).await?;
         let prompt = self.workers.tokenize(&request.input, session.id, session.deadline).await?;
         let max_tokens = self.fit(prompt.len(), request.max_tokens, model.base.context_length)?;
-        let price = self.prices.of(tenant, &request.model).await?;
-        let place = self.ledger.place()?;
+        let price = self.books.prices.of(tenant, &request.model).await?;
+        let place = self.books.ledger.place()?;
         let reserving = self.reserve(&session, prompt.len(), max_tokens, price).instrument(info_span!("reserve"));
         let reservation = reserving.await?;
         let hold = self.hold(&session, &request.model, &model, &reservation, price, (prompt.len(), max_tokens))?;

@@ -77,7 +77,7 @@ impl Meter {
         self.record.completion_tokens = used.completion_tokens;
         self.report();
         let Some((reservation, open)) = self.held.take() else { return Ok(()) };
-        let durable = open.end(End::Posted(self.record_as(Outcome::Finished(reason))));
+        let durable = open.end(End::Posted(Box::new(self.record_as(Outcome::Finished(reason)))));
         let (durable, ()) = tokio::join!(tokio::time::timeout(wait, durable), reservation.settle());
         match durable {
             Ok(Ok(())) => Ok(()),
@@ -100,7 +100,7 @@ impl Meter {
         let Some((reservation, open)) = self.held.take() else { return };
         drop(reservation);
         // Nobody waits for it: whoever would is gone or has been told.
-        drop(open.end(if self.reached_worker { End::Posted(self.record_as(outcome)) } else { End::Voided }));
+        drop(open.end(if self.reached_worker { End::Posted(Box::new(self.record_as(outcome))) } else { End::Voided }));
     }
 
     fn record_as(&self, outcome: Outcome) -> UsageRecord {

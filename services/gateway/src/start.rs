@@ -25,7 +25,7 @@ use crate::{
     auth::{Authenticator, KeyHasher},
     changes::{ChangeFeed, Listener, Wake, WakeError},
     config::{GatewayConfig, ms},
-    generate::Generator,
+    generate::{Books, Generator},
     guard::Guard,
     inference::Inference,
     ledger::{Ledger, LedgerError},
@@ -135,11 +135,9 @@ impl Gateway {
             shadows,
             admission,
             workers.clone(),
-            ledger.clone(),
-            prices,
+            Books { prices, ledger: ledger.clone() },
             Arc::clone(&config),
-            relays.clone(),
-            calls.clone(),
+            (relays.clone(), calls.clone()),
         );
         let repeats = Repeats::new(store.clone(), &config.idempotency, relays.clone());
         let inference = Inference::new(generator, repeats, store.clone(), workers.clone());

@@ -53,7 +53,7 @@ pub struct Hold {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
     /// Something ran, and is charged.
-    Posted(UsageRecord),
+    Posted(Box<UsageRecord>),
     /// Nothing ran.
     Voided,
     /// Nobody knows what ran.

@@ -75,7 +75,7 @@ fn end_of(open: OpenHold, known: &Known, grace: Duration) -> Option<LedgerEntry>
             record.cached_prompt_tokens = used.cached_prompt_tokens.min(used.prompt_tokens);
             record.completion_tokens = used.completion_tokens;
             record.outcome = Outcome::Failed;
-            Some(LedgerEntry::Ended(hold, End::Posted(record)))
+            Some(LedgerEntry::Ended(hold, End::Posted(Box::new(record))))
         }
         Some(_) => None,
         None if late || known.complete => Some(LedgerEntry::Ended(hold, End::Expired)),

@@ -51,7 +51,7 @@ pub fn decode(bytes: &[u8]) -> Result<LedgerEntry, Unreadable> {
         RESERVED => LedgerEntry::Reserved(hold),
         POSTED => {
             let record = input.record(&hold)?;
-            LedgerEntry::Ended(hold, End::Posted(record))
+            LedgerEntry::Ended(hold, End::Posted(Box::new(record)))
         }
         VOIDED => LedgerEntry::Ended(hold, End::Voided),
         EXPIRED => LedgerEntry::Ended(hold, End::Expired),
@@ -218,7 +218,7 @@ pub mod tests {
                 let first_token = (outcome != Outcome::Failed).then_some(Duration::from_millis(7));
                 let worker = "w".repeat(TEXT_BYTES_MAX);
                 let record = UsageRecord { outcome, first_token, worker, completion_tokens: 5, ..hold.record() };
-                entries.push(LedgerEntry::Ended(hold.clone(), End::Posted(record)));
+                entries.push(LedgerEntry::Ended(hold.clone(), End::Posted(Box::new(record))));
             }
         }
         for entry in entries {

@@ -81,14 +81,12 @@ async fn child() {
                     continue;
                 };
                 println!("begun {}", record.request);
-                open.end(End::Posted(record.clone())).await.expect("durable");
+                open.end(End::Posted(Box::new(record.clone()))).await.expect("durable");
                 println!("ended {}", record.request);
             }
         })
     });
-    for worker in work.collect::<Vec<_>>() {
-        worker.await.expect("runs");
-    }
+    futures::future::join_all(work.collect::<Vec<_>>()).await;
 }
 
 /// What children have said, and where they write.
@@ -236,7 +234,7 @@ async fn one_log_that_two_ship_is_in_the_ledger_once() {
         let hold = mine();
         segment::frame(&encode(&LedgerEntry::Reserved(hold.clone())), &mut bytes);
         let record = hold.record();
-        segment::frame(&encode(&LedgerEntry::Ended(hold, End::Posted(record))), &mut bytes);
+        segment::frame(&encode(&LedgerEntry::Ended(hold, End::Posted(Box::new(record)))), &mut bytes);
     }
     let mut file = segment::create(dir.path(), 1).expect("creates");
     std::io::Write::write_all(&mut file, &bytes).expect("writes");

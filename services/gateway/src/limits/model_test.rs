@@ -197,7 +197,7 @@ impl Model {
                 (Rate::OutputTokensPerMinute, 1),
             ];
             for (rate, more) in amounts {
-                exceeded.extend(rates.of(rate).and_then(|most| self.window(asked, scope, rate, more, most.into())));
+                exceeded.extend(rates.of(rate).and_then(|most| self.window(asked, scope, rate, more, most)));
             }
             exceeded.extend(rates.concurrent_requests.and_then(|most| self.at_once(asked, scope, most.into())));
             for (rate, spent, end_ms) in self.money(asked, scope, Period::of(self.now)) {

@@ -174,7 +174,7 @@ async fn what_a_lost_gateway_left_open_is_posted_as_far_as_a_worker_knows_and_el
     assert_eq!(ends.len(), 2);
     assert!(ends.contains(&(known.request, known.price.cost(10, 2, 7))) && ends.contains(&(unknown.request, 0)));
     // Should that gateway come back after all, its word is too late.
-    let late = LedgerEntry::Ended(unknown.clone(), End::Posted(unknown.record()));
+    let late = LedgerEntry::Ended(unknown.clone(), End::Posted(Box::new(unknown.record())));
     let posted = platform.store.platform().post(Uuid::now_v7(), &[late]).await.expect("posts");
     assert_eq!(posted.ended_before, [unknown.request]);
     platform.stop().await;

@@ -45,7 +45,7 @@ pub(crate) async fn post(
             LedgerEntry::Ended(hold, end) => {
                 ended.push((hold, end));
                 if let End::Posted(record) = end {
-                    records.push((hold.tenant, record.clone()));
+                    records.push((hold.tenant, (**record).clone()));
                 }
             }
         }

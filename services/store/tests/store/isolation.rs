@@ -356,6 +356,6 @@ fn code(result: Result<u64, sqlx::Error>) -> String {
 fn requests(own: &TenantScope) -> Vec<store::LedgerEntry> {
     use store::{End, LedgerEntry};
     let (open, ended) = (suite::hold(own.id()), suite::hold(own.id()));
-    let posted = End::Posted(ended.record());
+    let posted = End::Posted(Box::new(ended.record()));
     vec![LedgerEntry::Reserved(open), LedgerEntry::Reserved(ended.clone()), LedgerEntry::Ended(ended, posted)]
 }

@@ -49,7 +49,8 @@ pub async fn usage_is_recorded_once_per_request(store: &Store) {
     requests[1].0.adapter_digest = None;
     requests[1].1.adapter_digest = None;
     requests[3].1.first_token = None;
-    let entries: Vec<_> = requests.iter().flat_map(|(hold, record)| both(hold, End::Posted(record.clone()))).collect();
+    let entries: Vec<_> =
+        requests.iter().flat_map(|(hold, record)| both(hold, End::Posted(Box::new(record.clone())))).collect();
     let platform = store.platform();
     assert_eq!(platform.post(GATEWAY, &entries[..3]).await.expect("post").written, 3);
     assert_eq!(platform.post(GATEWAY, &entries).await.expect("post again").written, 11, "the first three stay");
@@ -67,7 +68,7 @@ pub async fn a_request_ends_once_whoever_says_it_first(store: &Store) {
     let (own, _) = tenant(store).await;
     let platform = store.platform();
     let (hold, record) = used(hold(own.id()), Outcome::Cancelled);
-    let posted = LedgerEntry::Ended(hold.clone(), End::Posted(record));
+    let posted = LedgerEntry::Ended(hold.clone(), End::Posted(Box::new(record)));
     let begun = [LedgerEntry::Reserved(hold.clone())];
     platform.post(GATEWAY, &begun).await.expect("post");
     assert_eq!(spent(&own, &hold, &[]).await, hold.held);
@@ -98,7 +99,7 @@ pub async fn sums_come_out_of_the_ledger_exactly(store: &Store) {
         let at = start.at + time::Duration::days(days);
         let (hold, record) = used(Hold { price, model: model.to_owned(), at, ..start }, Outcome::Cancelled);
         charged += price.cost(12, 4, 30);
-        entries.extend(both(&hold, End::Posted(record)));
+        entries.extend(both(&hold, End::Posted(Box::new(record))));
         last = Some(hold);
     }
     let open = Hold { at: last.expect("one").at, ..hold(own.id()) };
