@@ -137,16 +137,22 @@ impl Engine {
             tracing::error!("the engine crashed outside of a step");
             self.failures_in_a_row = self.config.step_failures_max;
         }
-        self.end_all();
+        self.end_all(&Fault::internal());
         self.inbox.take(false).submitted.into_iter().for_each(|mut sequence| sequence.answer.fail(Fault::internal()));
     }
 
     /// One round: what arrived, who is gone, who is next, compute, send. False when it is over.
     fn turn(&mut self) -> bool {
         let arrivals = self.inbox.take(self.is_idle());
-        arrivals.submitted.into_iter().for_each(|sequence| self.scheduler.enqueue(sequence));
+        for sequence in arrivals.submitted {
+            self.totals.taken_over_tokens += u64::from(sequence.answer.begun_tokens());
+            self.scheduler.enqueue(sequence);
+        }
         arrivals.loaded.into_iter().for_each(|loaded| self.finish_load(loaded));
         self.scheduler.cancel(&arrivals.cancelled);
+        if arrivals.ending {
+            self.end_all(&stopping());
+        }
         for (arrival, extension) in arrivals.extended {
             if let Some(mut sequence) = self.scheduler.extend(arrival, extension) {
                 end_at_grant(&mut sequence);
@@ -301,15 +307,15 @@ impl Engine {
             sequence.answer.fail(Fault::internal());
         }
         if self.failures_in_a_row >= self.config.step_failures_max {
-            self.end_all();
+            self.end_all(&Fault::internal());
         }
     }
 
     /// Takes no work from now on and ends what there is.
-    fn end_all(&mut self) {
+    fn end_all(&mut self, fault: &Fault) {
         self.inbox.refuse();
         for mut sequence in self.scheduler.remove_all() {
-            sequence.answer.fail(Fault::internal());
+            sequence.answer.fail(fault.clone());
         }
         self.inbox.set_waiting(0, self.scheduler.take_changed_lines());
         self.report();
@@ -351,6 +357,11 @@ fn open_cache(config: &EngineConfig) -> Result<Option<(Arc<AdapterCache>, usize)
     let cache = AdapterCache::open(dir, config.adapter_cache_bytes_max)
         .map_err(|source| EngineError::AdapterCache { dir: dir.clone(), source })?;
     Ok(Some((Arc::new(cache), config.adapter_cache_writes_max)))
+}
+
+/// What runs can go on elsewhere.
+fn stopping() -> Fault {
+    Fault::new(Reason::ShuttingDown, "this worker is stopping")
 }
 
 /// Nothing more is granted.

@@ -8,6 +8,7 @@ use tokio_sync::sync::mpsc;
 
 use crate::grant::Extension;
 use crate::inbox::Inbox;
+use crate::progress::Progress;
 
 /// A part of an answer. A stream ends with exactly one `Done` or `Failed`.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,12 +76,24 @@ pub struct EventStream {
     arrival: u64,
     /// Under which it can be extended.
     id: Option<String>,
+    progress: Progress,
     ended: bool,
 }
 
 impl EventStream {
-    pub(crate) fn new(receiver: mpsc::Receiver<Event>, inbox: Arc<Inbox>, arrival: u64, id: Option<String>) -> Self {
-        Self { receiver, inbox, arrival, id, ended: false }
+    pub(crate) fn new(
+        receiver: mpsc::Receiver<Event>,
+        inbox: Arc<Inbox>,
+        arrival: u64,
+        id: Option<String>,
+        progress: Progress,
+    ) -> Self {
+        Self { receiver, inbox, arrival, id, progress, ended: false }
+    }
+
+    /// What the request has used, also of what nobody has read.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
     }
 
     /// The next event; `None` after the last. For async code, under any runtime.

@@ -44,9 +44,11 @@ enum State {
 
 impl Guide {
     /// With the work that makes it ready; give that to [`Desk::begin`].
-    pub fn new(desk: &Arc<Desk>, format: ResponseFormat) -> (Self, Job) {
+    ///
+    /// `beginning`: tokens of the answer that stand already.
+    pub fn new(desk: &Arc<Desk>, format: ResponseFormat, beginning: Vec<u32>) -> (Self, Job) {
         let place = Arc::new(Place { state: Mutex::new(State::Busy) });
-        let job = Job { place: Arc::downgrade(&place), task: Task::Compile(format) };
+        let job = Job { place: Arc::downgrade(&place), task: Task::Compile(format, beginning) };
         (Self { desk: Arc::clone(desk), place, late: false }, job)
     }
 

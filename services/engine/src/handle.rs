@@ -7,7 +7,7 @@ use std::time::Duration;
 use domain::{Detail, Digest, Fault, Reason, TenantId};
 
 use crate::answer::Answer;
-use crate::events::EventStream;
+use crate::events::{EventStream, FinishReason, Usage};
 use crate::grammar::{Desk, Guide};
 use crate::grant::{Extension, Grant};
 use crate::inbox::{Inbox, NotTaken};
@@ -23,6 +23,9 @@ use crate::text::TextModel;
 
 /// The subject of the quota that a tenant's full queue is refused with.
 pub const TENANT_QUEUE: &str = "tenant_queue";
+
+/// Of an answer that had ended before it came.
+const NEVER_ARRIVED: u64 = 0;
 
 /// Whether more may be granted later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,17 +81,26 @@ impl EngineHandle {
         };
         let granted = request.granted_tokens.filter(|granted| *granted < request.max_tokens);
         let id = granted.and((!request.id.is_empty()).then(|| request.id.clone()));
-        let (answer, events) = Answer::new(&request, text, &model.config().eos_token_ids, self.base_digest());
+        let (mut answer, events, progress) =
+            Answer::new(&request, text, &model.config().eos_token_ids, self.base_digest());
+        let beginning = request.beginning;
+        if let Some(reason) = answer.begin_with(&beginning)? {
+            finish_at_once(answer, reason, progress.usage());
+            return Ok(EventStream::new(events, Arc::clone(inbox), NEVER_ARRIVED, None, progress));
+        }
         let mut sequence = Sequence::new(scope, request.adapter, request.prompt, request.max_tokens as usize, answer);
+        sequence.begin_with(&beginning.tokens);
         sequence.share = request.share.filled(&bounds.config);
         sequence.grant = Grant::new(granted.unwrap_or(request.max_tokens) as usize);
-        let (guide, compile) = request.response_format.map(|format| Guide::new(grammars, format)).unzip();
+        sequence.deliver_beginning();
+        let guide = |format| Guide::new(grammars, format, beginning.tokens);
+        let (guide, compile) = request.response_format.map(guide).unzip();
         sequence.guide = guide;
         let arrival = inbox.submit(sequence, id.clone()).map_err(|reason| self.not_taken(&reason))?;
         if let Some(job) = compile {
             grammars.begin(job);
         }
-        Ok(EventStream::new(events, Arc::clone(inbox), arrival, id))
+        Ok(EventStream::new(events, Arc::clone(inbox), arrival, id, progress))
     }
 
     /// Lets the answer to this request have `granted` tokens in all; never fewer than before. With [`Grants::Closed`] it
@@ -156,6 +168,17 @@ impl EngineHandle {
         }
     }
 
+    /// Takes no more requests, and ends those that there are with `SHUTTING_DOWN` at its next turn: they can go on
+    /// elsewhere. Never waits.
+    pub fn end(&self) {
+        self.shared.inbox.end();
+    }
+
+    /// Takes no more requests.
+    pub fn is_stopping(&self) -> bool {
+        self.shared.inbox.is_stopping()
+    }
+
     /// Tokenizer and chat template of the base.
     pub fn text(&self) -> &TextModel {
         &self.shared.text
@@ -203,6 +226,12 @@ impl EngineHandle {
         };
         fault.retry_after(config.retry_after())
     }
+}
+
+/// Another engine has made all of the answer.
+fn finish_at_once(mut answer: Answer, reason: FinishReason, usage: Usage) {
+    answer.finish(reason, usage);
+    answer.deliver();
 }
 
 impl Drop for Shared {

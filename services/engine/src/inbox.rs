@@ -27,8 +27,11 @@ struct State {
     extended: HashMap<u64, Extension>,
     woken: bool,
     stopping: bool,
+    /// What there is ends now.
+    ending: bool,
     /// The engine knows of `stopping`.
     stop_seen: bool,
+    end_seen: bool,
     refusing: bool,
     /// Length of the engine's own queue.
     waiting: usize,
@@ -54,6 +57,8 @@ pub(crate) struct Arrivals {
     pub cancelled: Vec<u64>,
     pub extended: HashMap<u64, Extension>,
     pub stopping: bool,
+    /// Whatever runs or waits ends now.
+    pub ending: bool,
 }
 
 /// Why a request is not taken.
@@ -148,6 +153,19 @@ impl Inbox {
         self.arrived.notify_one();
     }
 
+    /// As [`Inbox::stop`], and what the engine has ends at its next turn.
+    pub fn end(&self) {
+        let mut state = self.lock();
+        state.stopping = true;
+        state.ending = true;
+        drop(state);
+        self.arrived.notify_one();
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.lock().stopping
+    }
+
     /// No new requests: the engine is not healthy.
     pub fn refuse(&self) {
         self.lock().refusing = true;
@@ -182,7 +200,7 @@ impl Inbox {
     pub fn take(&self, idle: bool) -> Arrivals {
         let mut state = self.lock();
         let nothing = |state: &mut State| {
-            let stop = state.stopping && !state.stop_seen;
+            let stop = state.stopping && !state.stop_seen || state.ending && !state.end_seen;
             let told = state.cancelled.is_empty() && state.extended.is_empty() && !state.woken && !stop;
             state.submitted.is_empty() && state.loaded.is_empty() && told
         };
@@ -191,6 +209,7 @@ impl Inbox {
         }
         state.woken = false;
         state.stop_seen = state.stopping;
+        state.end_seen = state.ending;
         let submitted = std::mem::take(&mut state.submitted);
         state.waiting += submitted.len();
         for sequence in &submitted {
@@ -205,6 +224,7 @@ impl Inbox {
             cancelled: std::mem::take(&mut state.cancelled),
             extended: std::mem::take(&mut state.extended),
             stopping: state.stopping,
+            ending: state.ending,
         }
     }
 

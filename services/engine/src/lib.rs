@@ -7,6 +7,7 @@
 
 mod adapter_cache;
 mod answer;
+mod beginning;
 mod blocks;
 mod checkpoint;
 mod config;
@@ -24,6 +25,7 @@ mod packed_adapter;
 mod packed_base;
 mod prefix_cache;
 mod probe;
+mod progress;
 mod request;
 mod residents;
 mod runner;
@@ -35,11 +37,13 @@ mod speculation;
 mod status;
 pub mod text;
 
+pub use beginning::Beginning;
 pub use config::{EngineConfig, FairnessConfig, GrammarConfig};
 pub use engine::{Engine, EngineError};
 pub use events::{Event, EventStream, FinishReason, Token, TopLogprob, Usage};
 pub use handle::{EngineHandle, Grants, TENANT_QUEUE};
 pub use loader::{AdapterFault, AdapterSource};
+pub use progress::Progress;
 pub use request::GenerateRequest;
 pub use residents::{AdapterKey, ResidentStatus};
 pub use scheduler::LineLength;

@@ -2,6 +2,7 @@
 
 use domain::{Digest, Fault, Reason, ResponseFormat, Sampling, TenantId};
 
+use crate::beginning::{self, Beginning};
 use crate::blocks::blocks_for;
 use crate::config::EngineConfig;
 use crate::grammar;
@@ -21,6 +22,8 @@ pub struct GenerateRequest {
     /// `None`: the base alone.
     pub adapter: Option<AdapterKey>,
     pub prompt: Vec<u32>,
+    /// The beginning of the answer, where another engine has made it.
+    pub beginning: Beginning,
     pub sampling: Sampling,
     /// Most tokens of the answer; 0 only with `prompt_logprobs`.
     pub max_tokens: u32,
@@ -47,6 +50,7 @@ impl GenerateRequest {
             share: Share::of(tenant),
             adapter: None,
             prompt,
+            beginning: Beginning::default(),
             sampling: Sampling::greedy(),
             max_tokens,
             granted_tokens: None,
@@ -90,6 +94,7 @@ impl Bounds {
         if let Some(id) = request.prompt.iter().find(|id| **id as usize >= self.vocab_size) {
             wrong("prompt", format!("token {id} is not in the vocabulary of {} tokens", self.vocab_size));
         }
+        self.check_beginning(request, &mut wrong);
         if request.max_tokens == 0 && !request.prompt_logprobs {
             wrong("max_tokens", "must be at least 1".to_owned());
         }
@@ -129,6 +134,21 @@ impl Bounds {
         }
         let own = request.share.filled(&self.config).kv_blocks_max as usize;
         self.check_length(request.prompt.len(), request.max_tokens as usize, own)
+    }
+
+    fn check_beginning(&self, request: &GenerateRequest, wrong: &mut impl FnMut(&str, String)) {
+        let tokens = &request.beginning.tokens;
+        if let Some(id) = tokens.iter().find(|id| **id as usize >= self.vocab_size) {
+            let why = format!("token {id} is not in the vocabulary of {} tokens", self.vocab_size);
+            wrong(beginning::TOKENS, why);
+        }
+        let most = request.granted_tokens.unwrap_or(request.max_tokens).min(request.max_tokens);
+        if tokens.len() > most as usize {
+            wrong(beginning::TOKENS, format!("has {} tokens, and the answer may have {most}", tokens.len()));
+        }
+        if request.prompt_logprobs && !request.beginning.is_empty() {
+            wrong(beginning::TOKENS, "cannot be combined with prompt_logprobs".to_owned());
+        }
     }
 
     fn check_length(&self, prompt: usize, answer: usize, tenant_blocks: usize) -> Result<(), Fault> {

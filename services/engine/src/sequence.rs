@@ -80,6 +80,22 @@ impl<A> Sequence<A> {
         }
     }
 
+    /// What another engine has generated stands behind the prompt. It is computed again as after a preemption, at nobody's
+    /// cost.
+    pub fn begin_with(&mut self, generated: &[u32]) {
+        self.tokens.extend(generated);
+        self.charged = self.tokens.len();
+    }
+
+    /// Text of the beginning that its reader does not have, and that all that was granted is generated, go out before it
+    /// runs.
+    pub fn deliver_beginning(&mut self) {
+        if self.is_parked() {
+            self.answer.parks();
+        }
+        self.answer.deliver();
+    }
+
     /// Tokens to compute before the next one can be chosen.
     pub fn remaining(&self) -> usize {
         self.tokens.len() - self.computed

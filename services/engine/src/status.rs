@@ -39,6 +39,8 @@ pub struct Totals {
     pub steps: u64,
     pub failed_steps: u64,
     pub completion_tokens: u64,
+    /// That answers began with: generated elsewhere.
+    pub taken_over_tokens: u64,
     pub adapter_loads: u64,
     pub adapter_evictions: u64,
     /// Guessed by prompt look-up and computed.

@@ -17,7 +17,10 @@ use tokio::time::{Instant, Sleep};
 use tonic::Status;
 use tracing::Span;
 
-use crate::forecast::{Forecast, Probe};
+use crate::{
+    forecast::{Forecast, Probe},
+    usage::Kept,
+};
 
 /// What the stream needs besides the events.
 pub struct Call {
@@ -27,6 +30,8 @@ pub struct Call {
     /// How long it waits for a further grant.
     pub grant_wait: Duration,
     pub first_token: FirstToken,
+    /// What it uses is known for as long as this lives, and for a while after.
+    pub _kept: Kept,
     /// Open until the stream ends.
     pub span: Span,
 }
@@ -159,7 +164,7 @@ const fn finish_reason(reason: FinishReason) -> v1::FinishReason {
     }
 }
 
-const fn usage_of(usage: Usage) -> v1::Usage {
+pub const fn usage_of(usage: Usage) -> v1::Usage {
     v1::Usage {
         prompt_tokens: usage.prompt_tokens,
         cached_prompt_tokens: usage.cached_prompt_tokens,

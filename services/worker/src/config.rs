@@ -39,6 +39,8 @@ pub struct WorkerConfig {
     pub early_refusal_window_ms: u64,
     pub status_residents_max: usize,
     pub status_wait_ms: u64,
+    pub usage_kept_max: usize,
+    pub usage_kept_ms: u64,
     pub listen: ListenConfig,
     pub cpu: CpuConfig,
     pub engine: EngineConfig,
@@ -70,6 +72,8 @@ impl Validate for WorkerConfig {
             (self.tokenize_concurrent_max > 0, "tokenize_concurrent_max: must be at least 1"),
             (self.grant_wait_ms > 0, "grant_wait_ms: must be at least 1"),
             (self.early_refusal_window_ms > 0, "early_refusal_window_ms: must be at least 1"),
+            (self.usage_kept_max > 0, "usage_kept_max: must be at least 1"),
+            (self.usage_kept_ms > 0, "usage_kept_ms: must be at least 1"),
             (self.health_interval_ms > 0, "health_interval_ms: must be at least 1"),
         ];
         let mut faults: Vec<_> =

@@ -12,6 +12,7 @@ mod serve;
 mod source;
 mod status;
 mod tokenize;
+mod usage;
 
 pub use config::{DEFAULTS, ENV_PREFIX, WorkerConfig};
 pub use running::{RunningWorker, Worker, WorkerError};

@@ -1,7 +1,7 @@
 //! Wire to engine: the one place where a worker's messages are taken apart. Behind it only checked types go on.
 
 use domain::{Digest, Fault, Reason, ResponseFormat, Sampling, TenantId};
-use engine::{AdapterKey, GenerateRequest, Share};
+use engine::{AdapterKey, Beginning, GenerateRequest, Share};
 use proto::{v1, worker as wire};
 
 /// Every wrong field at once. The engine checks what depends on the model (vocabulary, context, limits).
@@ -38,6 +38,7 @@ pub fn generate(request: wire::GenerateRequest, base: Digest) -> Result<Generate
         share,
         adapter,
         prompt: request.prompt,
+        beginning: Beginning { tokens: request.generated, text_bytes: request.text_sent_bytes as usize },
         sampling,
         max_tokens: request.max_tokens,
         granted_tokens: (request.granted_tokens > 0).then_some(request.granted_tokens),

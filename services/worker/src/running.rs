@@ -1,5 +1,9 @@
 //! The life of a worker: listen, load, serve, drain. Health says NOT_SERVING until the base is loaded, and again
-//! after the engine has given up.
+//! after the engine has given up or when a stop was asked for.
+//!
+//! A drain has two halves. In the first the worker takes nothing new, says so, and still listens: running answers go on
+//! and are extended. What runs when the time is over is ended so that gateways let it go on elsewhere. Only then does it
+//! stop to listen.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -26,6 +30,7 @@ use crate::{
     source::RegistrySource,
     status::Listing,
     tokenize::TokenizeRoom,
+    usage::Usages,
 };
 
 /// Why a worker does not start, or stopped by itself.
@@ -102,18 +107,34 @@ async fn run(
     report(&reporter, false).await;
     let service = WorkerServiceServer::new(Service::new(loaded)).max_decoding_message_size(config.message_bytes_max);
     let guarded = InterceptedService::new(service, ClusterToken::new(config.cluster_token.clone()));
-    let serving = tokio::spawn(server.serve(Routes::new(guarded), proto::DESCRIPTORS, health, shutdown.clone()));
+    let closing = Shutdown::new();
+    let serving = tokio::spawn(server.serve(Routes::new(guarded), proto::DESCRIPTORS, health, closing.clone()));
+    let time = Duration::from_millis(config.listen.drain_ms);
     let result = load_and_watch(config, registry, sender, &reporter, &shutdown).await;
+    let drained = match &result {
+        Ok(Some(engine)) => drain(engine.clone(), time).await,
+        Ok(None) | Err(_) => Ok(()),
+    };
     // Whatever ended the watch, a worker without an engine must not go on listening.
-    if result.is_err() {
-        shutdown.trigger();
-    }
-    let engine = result?;
+    closing.trigger();
+    result?;
+    drained?;
     serving.await??;
-    if let Some(engine) = engine {
-        tokio::task::spawn_blocking(move || engine.shutdown()).await?;
-    }
     Ok(())
+}
+
+/// Takes nothing new and waits until what runs has ended; ends the rest after `time`.
+async fn drain(engine: EngineHandle, time: Duration) -> Result<(), JoinError> {
+    let ending = engine.clone();
+    let mut ended = tokio::task::spawn_blocking(move || ending.shutdown());
+    tokio::select! {
+        ended = &mut ended => return ended,
+        () = tokio::time::sleep(time) => {}
+    }
+    let status = engine.status();
+    tracing::info!(running = status.running, waiting = status.waiting, "answers are handed over to other workers");
+    engine.end();
+    ended.await
 }
 
 /// Loads the base, says so, and looks after the engine until the shutdown. `None` when that came first.
@@ -181,6 +202,8 @@ fn load(config: WorkerConfig, registry: Registry, runtime: Handle) -> Result<Loa
         listing,
         forecast: Arc::new(forecast),
         grant_wait: Duration::from_millis(config.grant_wait_ms),
+        epoch: uuid::Uuid::now_v7().to_string().into(),
+        usages: Arc::new(Usages::new(config.usage_kept_max, Duration::from_millis(config.usage_kept_ms))),
         engine,
         base,
     })

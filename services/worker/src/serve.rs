@@ -1,11 +1,11 @@
 //! The worker's service: the engine on the wire. Every call checks, asks the engine, answers; nothing is kept between
-//! calls but how fast it was. Who may call was decided before ([`crate::auth`]).
+//! calls but how fast it was, and for a while what requests have used. Who may call was decided before ([`crate::auth`]).
 
 use std::{sync::Arc, time::Duration};
 
 use adapters::Base;
 use chassis::{status::status_of, trace_context};
-use domain::{Fault, Reason};
+use domain::Fault;
 use engine::{EngineHandle, Grants};
 use proto::worker::{self as wire, worker_service_server::WorkerService};
 use tonic::{Request, Response, Status, metadata::MetadataMap};
@@ -17,6 +17,7 @@ use crate::{
     forecast::Forecast,
     parse, status,
     tokenize::TokenizeRoom,
+    usage::Usages,
 };
 
 /// What a worker has once its base is loaded. Cheap to clone.
@@ -30,6 +31,9 @@ pub struct Loaded {
     pub listing: status::Listing,
     pub forecast: Arc<Forecast>,
     pub grant_wait: Duration,
+    /// Of this start.
+    pub epoch: Arc<str>,
+    pub usages: Arc<Usages>,
 }
 
 /// Refuses calls until there is something to serve with.
@@ -48,7 +52,7 @@ impl Service {
     }
 
     fn generate(&self, request: Request<wire::GenerateRequest>) -> Result<Answer, Fault> {
-        let Loaded { name, engine, base, forecast, grant_wait, .. } = self.loaded()?;
+        let Loaded { name, engine, base, forecast, grant_wait, usages, .. } = self.loaded()?;
         let deadline = deadline(request.metadata());
         let request_id = id(request.get_ref(), request.metadata());
         let span = tracing::info_span!(
@@ -58,17 +62,21 @@ impl Service {
             adapter = Empty,
             reason = Empty,
             completion_tokens = Empty,
+            begun_tokens = request.get_ref().generated.len(),
         );
         trace_context::follow(&span, request.metadata());
         let request = parse::generate(request.into_inner(), base.digest())?;
         if let Some(key) = &request.adapter {
             span.record("adapter", tracing::field::display(key.digest));
         }
-        forecast.check(&engine, request.share.tenant, request.prompt.len(), deadline)?;
+        let tokens = request.prompt.len() + request.beginning.tokens.len();
+        forecast.check(&engine, request.share.tenant, tokens, deadline)?;
         let probe = forecast.begin(&engine.status());
         let events = span.in_scope(|| engine.submit(request))?;
+        let kept = usages.keep(&request_id, events.progress().clone());
         let first_token = FirstToken { forecast, probe, engine };
-        Ok(Answer::new(events, Call { worker: name.to_string(), request_id, deadline, grant_wait, first_token, span }))
+        let call = Call { worker: name.to_string(), request_id, deadline, grant_wait, first_token, _kept: kept, span };
+        Ok(Answer::new(events, call))
     }
 
     async fn probe(&self, request: wire::ProbeAdapterRequest) -> Result<f64, Fault> {
@@ -104,8 +112,15 @@ impl WorkerService for Service {
         &self,
         request: Request<wire::GetUsageRequest>,
     ) -> Result<Response<wire::GetUsageResponse>, Status> {
-        let fault = Fault::new(Reason::Unimplemented, "this worker keeps no usage");
-        Err(status_of(&fault, &request_id(request.metadata())))
+        let loaded = self.loaded().map_err(|fault| status_of(&fault, &request_id(request.metadata())))?;
+        let ids = request.into_inner().request_ids;
+        let known = ids.into_iter().filter_map(|id| loaded.usages.get(&id).map(|progress| (id, progress)));
+        let usages = known.map(|(request_id, progress)| {
+            // Asked first: what has ended changes no more.
+            let ended = progress.has_ended();
+            wire::RequestUsage { request_id, usage: Some(answer::usage_of(progress.usage())), ended }
+        });
+        Ok(Response::new(wire::GetUsageResponse { usages: usages.collect(), epoch: loaded.epoch.to_string() }))
     }
 
     async fn tokenize(
@@ -144,7 +159,7 @@ impl WorkerService for Service {
 
     async fn get_status(&self, request: Request<wire::GetStatusRequest>) -> Result<Response<wire::Status>, Status> {
         let loaded = self.loaded().map_err(|fault| status_of(&fault, &request_id(request.metadata())))?;
-        let status = status::of(&loaded.name, &loaded.engine, loaded.listing).await;
+        let status = status::of(&loaded.name, &loaded.epoch, &loaded.engine, loaded.listing).await;
         Ok(Response::new(status))
     }
 }

@@ -21,7 +21,7 @@ pub struct Listing {
     pub wait: Duration,
 }
 
-pub async fn of(name: &str, engine: &EngineHandle, listing: Listing) -> wire::Status {
+pub async fn of(name: &str, epoch: &str, engine: &EngineHandle, listing: Listing) -> wire::Status {
     let Listing { residents_max, wait } = listing;
     let listed = tokio::time::timeout(wait, engine.residents()).await;
     let listed = listed.unwrap_or_else(|_| engine.latest_residents());
@@ -64,6 +64,10 @@ pub async fn of(name: &str, engine: &EngineHandle, listing: Listing) -> wire::St
         preemptions_total: status.totals.scheduler.preemptions,
         displacements_total: status.totals.scheduler.displacements,
         tenants: tenants.collect(),
+        taken_over_tokens_total: status.totals.taken_over_tokens,
+        epoch: epoch.to_owned(),
+        draining: engine.is_stopping(),
+        steps_total: status.totals.steps,
     }
 }
 

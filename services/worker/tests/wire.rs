@@ -9,7 +9,7 @@ use proto::{
     v1::{self, ChatMessage, ChatMessages, response_format::Format},
     worker::{
         AdapterPin, ExtendRequest, GenerateRequest, GenerateResponse, GetBaseRequest, GetStatusRequest,
-        ProbeAdapterRequest, Share, TokenizeRequest, tokenize_request::Input,
+        GetUsageRequest, ProbeAdapterRequest, Share, TokenizeRequest, tokenize_request::Input,
         worker_service_client::WorkerServiceClient,
     },
 };
@@ -366,4 +366,119 @@ async fn a_base_that_cannot_be_loaded_ends_the_worker_and_says_why() {
     let mut running = Worker::start(config, Shutdown::new()).await.expect("listens");
     let why = running.ready().await.expect_err("no base there").to_string();
     assert!(why.contains("base model"), "{why}");
+}
+
+async fn usage_of(client: &mut Client, id: &str) -> Option<(v1::Usage, bool)> {
+    let request = GetUsageRequest { request_ids: vec![id.to_owned(), "never seen".to_owned()] };
+    let told = client.get_usage(request).await.expect("told").into_inner();
+    assert!(!told.epoch.is_empty() && told.usages.len() <= 1);
+    told.usages.into_iter().next().map(|usage| (usage.usage.expect("usage"), usage.ended))
+}
+
+#[tokio::test]
+async fn what_a_lost_stream_has_used_can_be_asked_for_and_is_forgotten_in_time() {
+    let served = serve_with(|config| {
+        config.usage_kept_max = 2;
+        config.usage_kept_ms = 600_000;
+    })
+    .await;
+    let mut client = served.client();
+    let request = GenerateRequest { ignore_eos: true, ..served.request(None, 400).await };
+    let prompt_tokens = request.prompt.len() as u32;
+    let mut stream = client.generate(request.clone()).await.expect("begins").into_inner();
+    stream.message().await.expect("a step").expect("a step");
+    let (running, ended) = usage_of(&mut client, "r-1").await.expect("it runs");
+    assert!(!ended && running.completion_tokens > 0 && running.prompt_tokens == prompt_tokens);
+    drop(stream);
+    until(|| {
+        let mut client = client.clone();
+        async move { usage_of(&mut client, "r-1").await.expect("kept").1 }
+    })
+    .await;
+    let status =
+        |mut client: Client| async move { client.get_status(GetStatusRequest {}).await.expect("s").into_inner() };
+    let (used, _) = usage_of(&mut client, "r-1").await.expect("kept");
+    let totals = status(client.clone()).await;
+    assert_eq!(u64::from(used.completion_tokens), totals.completion_tokens_total, "also what nobody has read");
+
+    // One that goes on elsewhere counts its beginning, the totals of the worker do not.
+    let (whole, end) = served
+        .answer(GenerateRequest { request_id: "whole".into(), max_tokens: 12, ..request.clone() })
+        .await
+        .expect("whole");
+    let before = status(client.clone()).await;
+    let mut stream = client
+        .generate(GenerateRequest { request_id: "tokens".into(), max_tokens: 12, ..request.clone() })
+        .await
+        .expect("begins")
+        .into_inner();
+    let (mut tokens, mut text) = (Vec::new(), String::new());
+    while let Some(part) = stream.message().await.expect("part") {
+        tokens.extend(part.tokens.iter().map(|token| token.id));
+        text += &part.text;
+    }
+    assert_eq!(text, whole);
+    let begun =
+        GenerateRequest { request_id: "resumed".into(), max_tokens: 12, generated: tokens[..5].to_vec(), ..request };
+    let (resumed, resumed_end) = served.answer(begun).await.expect("goes on");
+    assert_eq!(resumed, whole, "no text was said to have been sent");
+    let counts =
+        |end: GenerateResponse| end.finish.and_then(|finish| finish.usage).map(|usage| usage.completion_tokens);
+    assert_eq!((counts(resumed_end), counts(end)), (Some(12), Some(12)));
+    let after = status(client.clone()).await;
+    assert_eq!(after.completion_tokens_total - before.completion_tokens_total, 12 + 7);
+    assert_eq!(after.taken_over_tokens_total, 5);
+    assert!(after.steps_total > before.steps_total && after.epoch == before.epoch);
+
+    assert!(usage_of(&mut client, "r-1").await.is_none(), "only the last two are kept");
+    assert_eq!(
+        usage_of(&mut client, "resumed").await.map(|(usage, ended)| (usage.completion_tokens, ended)),
+        Some((12, true))
+    );
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn a_drain_takes_nothing_new_extends_what_runs_and_hands_over_the_rest() {
+    let served = serve_with(|config| config.listen.drain_ms = 2_000).await;
+    let mut client = served.client();
+    let request = |id: &str, max_tokens| {
+        let id = id.to_owned();
+        let request = served.request(None, max_tokens);
+        async move { GenerateRequest { request_id: id, ignore_eos: true, granted_tokens: 4, ..request.await } }
+    };
+    let mut short = client.generate(request("short", 8).await).await.expect("begins").into_inner();
+    let parked = GenerateRequest { granted_tokens: 4, ..request("long", 400).await };
+    let mut long = client.generate(parked).await.expect("begins").into_inner();
+    let mut at = 0;
+    while at < 4 {
+        at += long.message().await.expect("a step").expect("a step").tokens.len();
+    }
+    let begin = std::time::Instant::now();
+    served.shutdown.trigger();
+    until(|| {
+        let mut client = client.clone();
+        async move { client.get_status(GetStatusRequest {}).await.expect("it still listens").into_inner().draining }
+    })
+    .await;
+    let refused = client.generate(request("new", 8).await).await.expect_err("nothing new");
+    assert_eq!(fault_of(&refused).reason, Reason::ShuttingDown);
+    client
+        .extend(ExtendRequest { request_id: "short".into(), granted_tokens: 8, last: false })
+        .await
+        .expect("extended");
+    let mut last = None;
+    while let Some(part) = short.message().await.expect("goes on") {
+        last = part.finish;
+    }
+    assert_eq!(last.expect("ends").usage.expect("usage").completion_tokens, 8);
+    let handed_over = loop {
+        match long.message().await {
+            Ok(part) => assert!(part.expect("no early end").finish.is_none()),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(fault_of(&handed_over).reason, Reason::ShuttingDown);
+    served.running.join.await.expect("ends").expect("well");
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
 }

@@ -90,7 +90,10 @@ then flags; the later wins.
 Examples:
   banyan gateway --dump-config                          every setting, with its default
   banyan gateway --config gateway.toml
-  banyan gateway --worker http://10.0.0.5:7080 --worker http://10.0.0.6:7080";
+  banyan gateway --worker http://10.0.0.5:7080 --worker http://10.0.0.6:7080
+  banyan gateway --worker dns:///workers.banyan.svc:7080 a worker at each address of a name
+
+SIGTERM or Ctrl-C drains it: the doors take nothing new, and running answers may go on for listen.drain_ms.";
 
 /// Start a gateway alone.
 #[derive(Args, Clone, Debug)]
@@ -112,7 +115,7 @@ pub struct GatewayArgs {
     /// Where adapters are kept: a folder's file:// URL or s3://bucket/prefix.
     #[arg(long, value_name = "URL")]
     pub registry: Option<String>,
-    /// A worker's address; may be given several times.
+    /// A worker's address, or a name in the DNS for many; may be given several times.
     #[arg(long, value_name = "URL")]
     pub worker: Vec<String>,
     /// Bring the database's schema up to date before listening.
@@ -126,7 +129,10 @@ then flags; the later wins.
 
 Examples:
   banyan worker --dump-config                           every setting, with its default
-  banyan worker --config worker.toml --base ./checkpoints/Qwen3-0.6B";
+  banyan worker --config worker.toml --base ./checkpoints/Qwen3-0.6B
+
+SIGTERM or Ctrl-C drains it: it takes nothing new, and gateways ask other workers at once; running answers go on
+for listen.drain_ms, and what runs then goes on at another worker. A second signal ends it at once.";
 
 /// Start a worker alone.
 #[derive(Args, Clone, Debug)]

@@ -10,6 +10,7 @@ use llguidance::{Matcher, ParserFactory};
 use serde_json::{Value, json};
 
 use super::FIELD;
+use crate::beginning;
 use crate::config::GrammarConfig;
 use crate::sampler::TokenMask;
 use crate::text::TextModel;
@@ -49,8 +50,8 @@ impl Compiler {
         Ok(Self { factory })
     }
 
-    /// A matcher at the beginning of an answer, and the tokens that may begin it.
-    pub fn compile(&self, format: &ResponseFormat) -> Result<(Matcher, TokenMask), Fault> {
+    /// A matcher behind the `beginning` of an answer, and the tokens that may come next.
+    pub fn compile(&self, format: &ResponseFormat, beginning: &[u32]) -> Result<(Matcher, TokenMask), Fault> {
         let grammar = match format {
             ResponseFormat::JsonSchema(source) => json_grammar(source)?,
             ResponseFormat::JsonObject => json_grammar(r#"{"type": "object"}"#)?,
@@ -59,6 +60,9 @@ impl Compiler {
         };
         let parser = self.factory.create_parser(grammar).map_err(refused)?;
         let mut matcher = Matcher::new(Ok(parser));
+        for (index, token) in beginning.iter().enumerate() {
+            matcher.consume_token(*token).map_err(|_| beginning::breaks_its_form(index))?;
+        }
         let mask = mask(&mut matcher)?;
         Ok((matcher, mask))
     }

@@ -29,7 +29,7 @@ impl World {
     }
 
     fn guide(&self, format: ResponseFormat) -> Guide {
-        let (guide, job) = Guide::new(self.grammars.desk(), format);
+        let (guide, job) = Guide::new(self.grammars.desk(), format, Vec::new());
         assert!(!guide.is_ready() && guide.fault().is_none());
         self.grammars.desk().begin(job);
         self.wait(&guide);
@@ -144,7 +144,7 @@ fn costs_have_limits() {
 #[test]
 fn a_guide_that_is_gone_costs_nothing_and_the_threads_end() {
     let world = World::new(GrammarConfig { threads: 1, ..GrammarConfig::default() });
-    let (guide, job) = Guide::new(world.grammars.desk(), ResponseFormat::JsonObject);
+    let (guide, job) = Guide::new(world.grammars.desk(), ResponseFormat::JsonObject, Vec::new());
     drop(guide);
     assert!(job.place.upgrade().is_none());
     world.grammars.desk().begin(job);

@@ -51,7 +51,8 @@ pub(crate) struct Job {
 }
 
 pub(super) enum Task {
-    Compile(ResponseFormat),
+    /// And then these tokens.
+    Compile(ResponseFormat, Vec<u32>),
     Advance(Box<Matcher>, u32),
 }
 
@@ -104,7 +105,7 @@ impl Desk {
     pub fn begin(&self, job: Job) {
         let mut queue = self.lock();
         match job.task {
-            Task::Compile(_) => queue.compiles.push_back(job),
+            Task::Compile(..) => queue.compiles.push_back(job),
             Task::Advance(..) => queue.masks.push_back(job),
         }
         drop(queue);
@@ -113,7 +114,7 @@ impl Desk {
 
     fn run(&self) {
         while let Some(Job { place, task }) = self.next() {
-            let compiles = matches!(task, Task::Compile(_));
+            let compiles = matches!(task, Task::Compile(..));
             // Whoever has gone meanwhile gets nothing computed.
             if let Some(place) = place.upgrade() {
                 let state = catch_unwind(AssertUnwindSafe(|| self.work(task)));
@@ -156,7 +157,7 @@ impl Desk {
 
     fn work(&self, task: Task) -> State {
         let done = match task {
-            Task::Compile(format) => self.compile(&format),
+            Task::Compile(format, beginning) => self.compile(&format, &beginning),
             Task::Advance(mut matcher, token) => compiler::advance(&mut matcher, token).map(|mask| (matcher, mask)),
         };
         match done {
@@ -165,10 +166,10 @@ impl Desk {
         }
     }
 
-    fn compile(&self, format: &ResponseFormat) -> Result<(Box<Matcher>, TokenMask), Fault> {
+    fn compile(&self, format: &ResponseFormat, beginning: &[u32]) -> Result<(Box<Matcher>, TokenMask), Fault> {
         let make = || Compiler::new(&self.text, self.vocab_size, &self.eos, &self.config);
         match self.compiler.get_or_init(make) {
-            Ok(compiler) => compiler.compile(format).map(|(matcher, mask)| (Box::new(matcher), mask)),
+            Ok(compiler) => compiler.compile(format, beginning).map(|(matcher, mask)| (Box::new(matcher), mask)),
             Err(error) => {
                 tracing::error!(error, "no grammar can be compiled");
                 Err(Fault::internal())

@@ -90,7 +90,7 @@ impl<A> Scheduler<A> {
         let (tenant, rank, computed) = (sequence.share.tenant, sequence.rank(), sequence.computed);
         let promised = sequence.promised_tokens();
         let first_time = sequence.cached_tokens.is_none().then_some(sequence.prompt_tokens);
-        sequence.cached_tokens.get_or_insert(computed);
+        sequence.cached_tokens.get_or_insert(computed.min(sequence.prompt_tokens));
         sequence.reached = sequence.reached.max(computed);
         let still_promised = sequence.promised_tokens();
         let at = self.running.partition_point(|other| other.arrival < sequence.arrival);

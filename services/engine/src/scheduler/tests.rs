@@ -82,7 +82,7 @@ impl World {
         let tenant = key(0).tenant;
         let request = GenerateRequest { adapter: adapter.map(key), ..GenerateRequest::greedy(tenant, prompt, max) };
         let base = Digest::new([0; 32]);
-        let (answer, events) = Answer::new(&request, &TEXT, &[], base);
+        let (answer, events, _) = Answer::new(&request, &TEXT, &[], base);
         let scope = Scope { group: tenant, base, adapter: request.adapter_digest(), rope_key: 0 };
         let mut sequence = Sequence::new(scope, request.adapter, request.prompt, max as usize, answer);
         self.arrivals += 1;

@@ -12,6 +12,7 @@ use super::TextModel;
 /// Decodes one answer. The concatenation of all [`Decoder::push`] and of [`Decoder::finish`] is [`TextModel::decode`] of
 /// all its tokens. (Where a byte-fallback tokenizer is fed bytes that are not UTF-8, each maximal invalid part becomes one
 /// U+FFFD; the reference turns the whole run of byte tokens into U+FFFD, which a stream cannot know in time.)
+#[derive(Clone)]
 pub struct Decoder {
     text: TextModel,
     /// Bytes at the end that are no whole character yet; at most 3.

@@ -9,6 +9,7 @@ mod adapters_in_memory;
 mod answers;
 mod grants;
 mod limits;
+mod resume;
 mod same_tokens;
 mod speculation;
 mod structured;
