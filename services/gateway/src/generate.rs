@@ -22,9 +22,9 @@ use crate::{
     models::{Models, PinnedModel, tenant_of},
     parse::{GenerateRequest, Input},
     prices::Prices,
-    relay::{self, Allowance, Grants, Relayed},
+    relay::{self, Allowance, Grants, Relayed, Resumable},
     shadow::Shadows,
-    workers::{Job, Workers},
+    workers::{Answer, Job, Workers},
 };
 
 /// What a request costs, and where that is written. Cheap to clone.
@@ -88,7 +88,7 @@ impl Generator {
             Ok(answer) => {
                 let pair = model.shadow.as_ref();
                 let shadow = pair.and_then(|pair| self.shadows.copy(tenant, pair, &job, session.arrived));
-                Ok(self.relay(answer, meter, lease, &job, &session).shadowed_by(shadow))
+                Ok(self.relay(answer, meter, lease, job, &session).shadowed_by(shadow))
             }
             Err(fault) => {
                 meter.fail(&fault);
@@ -185,14 +185,7 @@ impl Generator {
         })
     }
 
-    fn relay(
-        &self,
-        answer: crate::workers::Answer,
-        meter: Meter,
-        lease: Lease,
-        job: &Job,
-        session: &Session,
-    ) -> Relayed {
+    fn relay(&self, answer: Answer, meter: Meter, lease: Lease, job: Job, session: &Session) -> Relayed {
         let allowance = Allowance {
             granted: job.granted_tokens,
             max_tokens: job.max_tokens,
@@ -207,6 +200,8 @@ impl Generator {
             write_wait: ms(self.config.ledger.sync_wait_ms),
             buffer: self.config.generate.stream_buffer_max,
         };
+        let resumes_max = self.config.workers.resumes_max;
+        let answer = Resumable::new(answer, job, self.workers.clone(), session.deadline, resumes_max);
         let (relaying, relayed) = relay::relay(answer, meter, grants, terms, self.stop.clone());
         self.relays.spawn(relaying.instrument(info_span!("relay")));
         relayed
@@ -238,6 +233,8 @@ fn job(
         sampling: request.sampling,
         max_tokens: tokens.max_tokens,
         granted_tokens: tokens.granted,
+        generated: Vec::new(),
+        text_bytes: 0,
         stop: request.stop,
         logprobs: request.logprobs,
         ignore_eos: request.ignore_eos,

@@ -51,6 +51,12 @@ impl Meter {
         self.report();
     }
 
+    /// Another worker goes on with the answer.
+    pub fn moved(&mut self, worker: &str) {
+        self.metrics.resumed();
+        self.reached(Some(worker));
+    }
+
     /// So many more tokens are on their way to the client.
     pub fn relayed(&mut self, tokens: usize) {
         if tokens > 0 && self.record.first_token.is_none() {

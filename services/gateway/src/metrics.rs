@@ -15,6 +15,7 @@ use store::{Outcome, UsageRecord};
 pub struct Metrics {
     requests: Counter<u64>,
     refusals: Counter<u64>,
+    resumes: Counter<u64>,
     tokens: Counter<u64>,
     first_token: Histogram<f64>,
     duration: Histogram<f64>,
@@ -26,6 +27,7 @@ impl Default for Metrics {
         Self {
             requests: meter.u64_counter("banyan.gateway.requests").with_unit("{request}").build(),
             refusals: meter.u64_counter("banyan.gateway.refusals").with_unit("{request}").build(),
+            resumes: meter.u64_counter("banyan.gateway.resumes").with_unit("{resume}").build(),
             tokens: meter.u64_counter("banyan.gateway.tokens").with_unit("{token}").build(),
             first_token: meter.f64_histogram("banyan.gateway.time_to_first_token").with_unit("s").build(),
             duration: meter.f64_histogram("banyan.gateway.duration").with_unit("s").build(),
@@ -36,6 +38,11 @@ impl Default for Metrics {
 impl Metrics {
     pub fn refused(&self, fault: &Fault) {
         self.refusals.add(1, &[KeyValue::new("reason", fault.reason.as_str())]);
+    }
+
+    /// An answer goes on at another worker than before.
+    pub fn resumed(&self) {
+        self.resumes.add(1, &[]);
     }
 
     pub fn first_token(&self, waited: Duration) {

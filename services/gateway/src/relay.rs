@@ -1,7 +1,8 @@
 //! Carries an answer from the worker to the client, and holds it to its deadline. Whatever ends first ends all: the
-//! answer, the client, the deadline, the process.
+//! answer, the client, the deadline, the process. A worker that is lost does not ([`resume`]).
 
 mod grants;
+mod resume;
 
 use std::{
     pin::Pin,
@@ -15,14 +16,10 @@ use store::FinishReason;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    deadline::Deadline,
-    guard::Session,
-    meter::Meter,
-    shadow,
-    workers::{Answer, Step},
-};
+use crate::{deadline::Deadline, guard::Session, meter::Meter, shadow, workers::Step};
 pub use grants::{Allowance, Grants};
+use resume::Next;
+pub use resume::Resumable;
 
 /// What the relay is held to.
 pub struct Terms {
@@ -50,7 +47,7 @@ pub struct Relayed {
 
 /// The relay as a future, to be run, and the client's end of it.
 pub fn relay(
-    answer: Answer,
+    answer: Resumable,
     mut meter: Meter,
     mut grants: Grants,
     terms: Terms,
@@ -88,7 +85,7 @@ pub fn relay(
 
 /// Passes on every step but the last, which it returns.
 async fn carry(
-    mut answer: Answer,
+    mut answer: Resumable,
     meter: &mut Meter,
     grants: &mut Grants,
     terms: &Terms,
@@ -98,8 +95,15 @@ async fn carry(
     renewals.reset();
     loop {
         let step = loop {
+            let granted = grants.granted();
             tokio::select! {
-                step = answer.next() => break step?,
+                next = answer.next(granted) => match next? {
+                    Next::Step(step) => break step,
+                    Next::Moved { worker, extender, told } => {
+                        meter.moved(&worker);
+                        grants.go_on_at(extender, told);
+                    }
+                },
                 () = grants.settle_down() => {}
                 _ = renewals.tick() => meter.renew(),
             }

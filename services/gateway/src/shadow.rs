@@ -21,7 +21,7 @@ use uuid::Uuid;
 use crate::{
     config::{ShadowConfig, ms},
     deadline::Deadline,
-    workers::{Job, Pin, Step, Workers},
+    workers::{Failure, Job, Pin, Step, Workers},
 };
 use compare::compare;
 use skipped::Skipped;
@@ -172,7 +172,7 @@ impl Runner {
                 let mut steps = self.workers.generate(job, deadline, |_| {}).await?;
                 let mut answered = Answered::default();
                 loop {
-                    let step = steps.next().await?;
+                    let step = steps.next().await.map_err(Failure::into_fault)?;
                     answered.add(&step);
                     let Some(finished) = step.finished else { continue };
                     if finished.base != job.base || finished.adapter != job.pin.map(|pin| pin.digest) {

@@ -1,25 +1,33 @@
 //! The workers behind this gateway: which of them are well, which one takes a request, and what happens when it fails.
 //! The only edge towards `banyan.worker.v1`.
 //!
-//! A request goes to the worker that its adapter has by rendezvous hashing, where the adapter and its prefixes are likely
-//! to be resident; when that one is not well or busy, to the least busy one. All workers must have the same base.
+//! A request goes to a worker that its adapter has by rendezvous hashing, where the adapter and its prefixes are likely
+//! to be resident; when that one is not well or busy, to the least busy one ([`routing`]). When a worker is lost in the
+//! middle of an answer, another one goes on with it ([`Workers::resume`]). All workers must have the same base.
 
 mod answer;
 mod check;
+mod discovery;
+mod heat;
 mod peer;
+mod routing;
 mod usage;
 mod wire;
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use chassis::{bearer, config::Secret};
 use domain::{Digest, Fault, Reason, RequestId, ResponseFormat, Sampling, Share, TenantId};
-use sha2::{Digest as _, Sha256};
 use tokio::{
     sync::{Notify, watch},
     task::JoinHandle,
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
+use tonic::metadata::{Ascii, MetadataValue};
 use uuid::Uuid;
 
 use crate::{
@@ -28,10 +36,16 @@ use crate::{
     parse::Input,
 };
 pub use answer::{Answer, Extender, Finished, Step};
-use peer::{Failure, Peer};
+use discovery::{Directory, Named};
+use heat::Heat;
+pub use peer::Failure;
+use peer::Peer;
+use routing::{View, Wish};
 pub use usage::Known;
 pub use wire::step_of;
 
+/// Between two rounds of asking all workers to go on with an answer.
+const RESUME_RETRY: Duration = Duration::from_millis(50);
 /// Workers that may say that their queue is full before the request is refused.
 const FULL_MAX: usize = 2;
 
@@ -42,7 +56,8 @@ pub struct Workers {
 }
 
 struct Inner {
-    peers: Vec<Arc<Peer>>,
+    directory: Directory,
+    heat: Arc<Heat>,
     base: OnceLock<Arc<BaseModel>>,
     config: WorkersConfig,
     /// Whether any worker is well.
@@ -65,6 +80,12 @@ pub struct Pin {
     pub digest: Digest,
 }
 
+/// An answer that has lost its worker.
+pub struct Lost {
+    peer: Arc<Peer>,
+    failure: Failure,
+}
+
 /// What a worker is asked to generate.
 #[derive(Clone, Debug)]
 pub struct Job {
@@ -80,6 +101,9 @@ pub struct Job {
     pub max_tokens: u32,
     /// Of those, the ones that may be generated before more are granted.
     pub granted_tokens: u32,
+    /// The beginning of the answer, which another worker has generated, and the bytes of its text.
+    pub generated: Vec<u32>,
+    pub text_bytes: u32,
     pub stop: Vec<String>,
     pub logprobs: Option<u32>,
     pub ignore_eos: bool,
@@ -102,15 +126,31 @@ impl Workers {
         stop: CancellationToken,
     ) -> Result<(Self, JoinHandle<()>), WorkersError> {
         let token = bearer::value(token.reveal()).ok_or(WorkersError::Token)?;
-        let peers = config.urls.iter().map(|url| Peer::new(url, &token, config).map(Arc::new));
+        let Named { urls, names } = Named::of(&config.urls)?;
+        let directory = Directory::default();
+        directory.set(&urls, |url| Peer::new(url, &token, config))?;
         let inner = Arc::new(Inner {
-            peers: peers.collect::<Result<_, _>>()?,
+            directory,
+            heat: Arc::new(Heat::new(ms(config.hot_half_life_ms), config.hot_keys_max)),
             base: OnceLock::new(),
             config: config.clone(),
             well: watch::Sender::new(false),
             look: Notify::new(),
         });
-        let task = tokio::spawn(check::keep_looking(Arc::clone(&inner), stop));
+        let pace = discovery::Pace {
+            interval: ms(config.discover_interval_ms),
+            timeout: ms(config.call_timeout_ms),
+            most: config.peers_max,
+        };
+        let found = {
+            let (inner, config) = (Arc::clone(&inner), config.clone());
+            move |found: Vec<String>| inner.listed(&[&urls[..], &found[..]].concat(), &token, &config)
+        };
+        let finding = discovery::keep_resolving(names, pace, discovery::system, found, stop.clone());
+        let looking = check::keep_looking(Arc::clone(&inner), stop);
+        let task = tokio::spawn(async move {
+            tokio::join!(finding, looking);
+        });
         Ok((Self { inner }, task))
     }
 
@@ -128,7 +168,7 @@ impl Workers {
     pub async fn tokenize(&self, input: &Input, id: RequestId, deadline: Deadline) -> Result<Vec<u32>, Fault> {
         let patience = ms(self.inner.config.call_timeout_ms);
         let message = wire::tokenize(input);
-        for peer in self.inner.candidates(id.uuid().as_bytes()) {
+        for peer in self.inner.candidates(id.uuid().as_bytes(), None, id) {
             match peer.tokenize(message.clone(), id, deadline.at_most(patience)).await {
                 Ok(ids) => return Ok(ids),
                 Err(failure) => self.inner.pass_over(&peer, failure.seen_by(deadline))?,
@@ -140,7 +180,7 @@ impl Workers {
     /// Largest effect of a version on a fixed text; proves that a worker can load it.
     pub async fn probe(&self, pin: Pin, id: RequestId, deadline: Deadline) -> Result<f64, Fault> {
         let patience = ms(self.inner.config.probe_timeout_ms);
-        for peer in self.inner.candidates(pin.digest.as_bytes()) {
+        for peer in self.inner.candidates(pin.digest.as_bytes(), None, id) {
             match peer.probe(pin, id, deadline.at_most(patience)).await {
                 Ok(delta) => return Ok(delta),
                 Err(failure) => self.inner.pass_over(&peer, failure.seen_by(deadline))?,
@@ -158,9 +198,10 @@ impl Workers {
         mut reached: impl FnMut(Option<&str>),
     ) -> Result<Answer, Fault> {
         let (mut full, mut refusal) = (0, None);
-        for peer in self.inner.candidates(&job.affinity()) {
+        let (candidates, warm) = self.inner.candidates_for(job);
+        for peer in candidates {
             match peer.generate(job, deadline, &mut reached).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => return Ok(answer.keep(warm)),
                 Err(Failure::Full(fault)) => {
                     reached(None);
                     refusal = Some(fault);
@@ -183,6 +224,50 @@ impl Workers {
         }
         Err(refusal.unwrap_or_else(unavailable))
     }
+
+    /// Lets an answer that was `lost` go on at another worker, for which it is tried for a bounded time: all of them may be
+    /// full, or the only one be starting again.
+    ///
+    /// # Errors
+    /// What is wrong with the request; `WORKER_UNAVAILABLE` when nobody can take it.
+    pub async fn resume(&self, job: &Job, lost: Lost, deadline: Deadline) -> Result<Answer, Fault> {
+        let Lost { peer: from, failure } = lost;
+        self.inner.pass_over(&from, failure)?;
+        let give_up = Instant::now() + ms(self.inner.config.resume_ms);
+        loop {
+            let (mut candidates, warm) = self.inner.candidates_for(job);
+            // The one that has failed just now comes last.
+            candidates.sort_by_key(|peer| Arc::ptr_eq(peer, &from));
+            for peer in candidates {
+                match peer.resume(job, deadline).await {
+                    Ok(answer) => return Ok(answer.keep(warm)),
+                    Err(Failure::Full(_)) => {}
+                    // The client has asked for nothing that could be wrong by now.
+                    Err(Failure::Refused(fault)) if fault.reason == Reason::InvalidRequest => {
+                        tracing::error!(
+                            worker = peer.url(),
+                            cause = fault.message,
+                            "worker does not go on with an answer"
+                        );
+                    }
+                    Err(failure) => self.inner.pass_over(&peer, failure)?,
+                }
+            }
+            if Instant::now() + RESUME_RETRY >= give_up {
+                let message = "the worker that was answering is gone, and no other one can go on";
+                return Err(Fault::new(Reason::WorkerUnavailable, message));
+            }
+            self.inner.look.notify_one();
+            tokio::time::sleep(RESUME_RETRY).await;
+        }
+    }
+}
+
+impl Answer {
+    /// Why it ended before its end, and where.
+    pub fn lost(&self, failure: Failure) -> Lost {
+        Lost { peer: self.peer(), failure }
+    }
 }
 
 impl Job {
@@ -193,18 +278,42 @@ impl Job {
 }
 
 impl Inner {
-    /// The workers that are well, the best one for this key first, then by load.
-    fn candidates(&self, key: &[u8]) -> Vec<Arc<Peer>> {
-        let mut well: Vec<_> = self.peers.iter().filter(|peer| peer.is_well()).cloned().collect();
-        // Cached: the load changes while we sort.
-        well.sort_by_cached_key(|peer| (peer.load(), std::cmp::Reverse(weight(key, peer.url()))));
-        let preferred = well.iter().enumerate().max_by_key(|(_, peer)| weight(key, peer.url()));
-        if let Some((at, peer)) = preferred
-            && !peer.is_busy()
-        {
-            well[..=at].rotate_right(1);
+    /// The workers that are well, in the order in which they should be asked for this key; it has several homes if it had
+    /// much load of late.
+    fn candidates(&self, key: &[u8], adapter: Option<&Digest>, id: RequestId) -> Vec<Arc<Peer>> {
+        let well: Vec<_> = self.directory.peers().iter().filter(|peer| peer.is_well()).cloned().collect();
+        let uses: Vec<_> = well.iter().map(|peer| adapter.map(|adapter| peer.uses(adapter))).collect();
+        let views = well.iter().zip(&uses).map(|(peer, uses)| View {
+            weight: routing::weight(key, peer.url()),
+            load: peer.load(),
+            busy: peer.is_busy(),
+            resident: uses.is_none_or(|uses| uses.is_some()),
+        });
+        // What runs of it everywhere, as far as the workers have said.
+        let fleet: u32 = uses.iter().filter_map(|uses| uses.flatten()).sum();
+        let load = self.heat.recent(key).max(fleet as usize);
+        let WorkersConfig { in_flight_max, hot_share_percent, cold_load, .. } = self.config;
+        let share = (in_flight_max * hot_share_percent as usize / 100).max(1);
+        let (low, high) = id.uuid().as_u64_pair();
+        let wish = Wish { homes: load.div_ceil(share), chance: low ^ high, cold_load };
+        let views: Vec<_> = views.collect();
+        routing::order(&views, wish).into_iter().map(|at| Arc::clone(&well[at])).collect()
+    }
+
+    /// For a generation, which counts as load of its key from now on.
+    fn candidates_for(&self, job: &Job) -> (Vec<Arc<Peer>>, heat::Warm) {
+        let key = job.affinity();
+        let warm = self.heat.enter(&key);
+        (self.candidates(&key, job.pin.as_ref().map(|pin| &pin.digest), job.id), warm)
+    }
+
+    /// These are the workers now.
+    fn listed(&self, urls: &[String], token: &MetadataValue<Ascii>, config: &WorkersConfig) {
+        match self.directory.set(urls, |url| Peer::new(url, token, config)) {
+            Ok(true) => self.look.notify_one(),
+            Ok(false) => {}
+            Err(error) => tracing::error!(%error, "workers not taken from the DNS"),
         }
-        well
     }
 
     /// What is wrong with a worker is no reason to give up; what is wrong with the request is.
@@ -223,13 +332,6 @@ impl Inner {
     }
 }
 
-/// Highest random weight (Thaler and Ravishankar 1998): every gateway picks the same worker, and one that comes or goes
-/// moves only its own share.
-fn weight(key: &[u8], url: &str) -> u64 {
-    let hash = Sha256::new().chain_update(key).chain_update(url.as_bytes()).finalize();
-    hash.iter().take(8).fold(0, |weight, byte| weight << 8 | u64::from(*byte))
-}
-
 fn unavailable() -> Fault {
-    Fault::new(Reason::WorkerUnavailable, "no worker is available").retry_after(std::time::Duration::from_secs(1))
+    Fault::new(Reason::WorkerUnavailable, "no worker is available").retry_after(Duration::from_secs(1))
 }

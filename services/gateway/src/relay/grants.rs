@@ -54,6 +54,19 @@ impl Grants {
         self.ask_if_due();
     }
 
+    /// Tokens that may be generated in all.
+    pub const fn granted(&self) -> u32 {
+        self.allowance.granted
+    }
+
+    /// Another worker goes on with the answer, and was told of `told` tokens. What its predecessor heard since, it hears
+    /// now. An extension that is under way begins anew: reserving the same total once more reserves nothing.
+    pub fn go_on_at(&mut self, worker: Extender, told: u32) {
+        self.worker = worker;
+        self.running = (self.last || self.allowance.granted > told).then(|| self.tell().boxed());
+        self.ask_if_due();
+    }
+
     /// Ends when an extension that is under way has ended; never without one.
     pub async fn settle_down(&mut self) {
         let Some(running) = &mut self.running else { return std::future::pending().await };
@@ -66,6 +79,10 @@ impl Grants {
                 None
             }
             // The answer may be waiting at the end of its grant, so no step of it would remind us.
+            Outcome::Unknown if self.last => {
+                let told = self.tell();
+                Some(async { tokio::time::sleep(RETRY).then(|()| told).await }.boxed())
+            }
             Outcome::Unknown => {
                 let (lease, worker, allowance) = (self.lease.clone(), self.worker.clone(), self.allowance);
                 let again = async move {
@@ -77,6 +94,21 @@ impl Grants {
         };
         // All that it was granted may have been generated meanwhile.
         self.ask_if_due();
+    }
+
+    /// Tells the worker what another one has been told.
+    fn tell(&self) -> impl Future<Output = Outcome> + Send + 'static {
+        let (worker, granted, last) = (self.worker.clone(), self.allowance.granted, self.last);
+        let stopped_by = self.stopped_by.clone();
+        async move {
+            match worker.extend(granted, last).await {
+                Ok(()) => Outcome::Extended { granted, last, stopped_by },
+                Err(cause) => {
+                    tracing::warn!(cause, "the worker was not told what is granted yet");
+                    Outcome::Unknown
+                }
+            }
+        }
     }
 
     /// The limits that left no more for the answer.

@@ -1,13 +1,15 @@
 //! A generation under way on a worker. Dropping it drops the stream, which the worker sees at its next step.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
-use domain::{Digest, Fault, Reason, RequestId};
+use domain::{Digest, RequestId};
 use proto::{v1, worker as wire};
 use store::FinishReason;
+use tokio::time::{Instant, Sleep};
 use tonic::Streaming;
 
 use super::{
+    heat::Warm,
     peer::{Busy, Failure, Peer, judge},
     wire as convert,
 };
@@ -56,45 +58,74 @@ pub struct Answer {
     id: RequestId,
     deadline: Deadline,
     busy: Busy,
+    /// Counts as load of its key.
+    warm: Option<Warm>,
+    /// When the last step came; none before the first, which may be long in coming.
+    heard: Option<Instant>,
+    /// One timer for the whole answer: it is set anew only when it goes off.
+    silence: Pin<Box<Sleep>>,
 }
 
 impl Answer {
-    pub(super) const fn new(
-        first: Step,
+    pub(super) fn new(
+        first: Option<Step>,
         steps: Streaming<wire::GenerateResponse>,
         id: RequestId,
         busy: Busy,
         deadline: Deadline,
     ) -> Self {
-        Self { first: Some(first), steps, id, deadline, busy }
+        let heard = first.as_ref().map(|_| Instant::now());
+        let silence = Box::pin(tokio::time::sleep(busy.peer().step_timeout()));
+        Self { first, steps, id, deadline, busy, warm: None, heard, silence }
+    }
+
+    pub(super) fn keep(mut self, warm: Warm) -> Self {
+        self.warm = Some(warm);
+        self
+    }
+
+    /// As the worker calls itself.
+    pub fn worker(&self) -> String {
+        self.busy.peer().name()
+    }
+
+    pub(super) fn peer(&self) -> Arc<Peer> {
+        self.busy.peer()
     }
 
     pub fn extender(&self) -> Extender {
         Extender { peer: self.busy.peer(), id: self.id, deadline: self.deadline }
     }
 
-    /// The next step. An answer that ends without a finish is a fault, so this is never called after one.
-    pub async fn next(&mut self) -> Result<Step, Fault> {
+    /// The next step; nothing is lost when it is not waited for. An answer that ends without a finish is a failure, so
+    /// this is never called after one.
+    pub async fn next(&mut self) -> Result<Step, Failure> {
         if let Some(first) = self.first.take() {
             return Ok(first);
         }
-        let failure = match self.steps.message().await {
-            Ok(Some(step)) => match convert::step(step) {
-                Ok(step) => return Ok(step),
-                Err(failure) => failure,
-            },
-            Ok(None) => Failure::Gone { cause: "the stream ended without a finish".to_owned(), unwell: false },
-            Err(status) => judge(&status, self.deadline),
-        };
-        Err(match failure {
-            Failure::Refused(fault) | Failure::Full(fault) => fault,
-            Failure::Gone { cause, .. } => {
-                tracing::warn!(cause, "worker lost in the middle of an answer");
-                Fault::new(
-                    Reason::WorkerUnavailable,
-                    "the worker that was answering is gone; what it sent is not the whole",
-                )
+        loop {
+            tokio::select! {
+                biased;
+                message = self.steps.message() => {
+                    self.heard = Some(Instant::now());
+                    return match message {
+                        Ok(Some(step)) => convert::step(step),
+                        Ok(None) => {
+                            let cause = "the stream ended without a finish".to_owned();
+                            Err(Failure::Gone { cause, unwell: false })
+                        }
+                        Err(status) => Err(judge(&status, self.deadline)),
+                    };
+                }
+                () = self.silence.as_mut() => {
+                    let timeout = self.busy.peer().step_timeout();
+                    let until = self.heard.unwrap_or_else(Instant::now) + timeout;
+                    if until <= Instant::now() {
+                        return Err(Failure::Gone { cause: "no step in time".to_owned(), unwell: true });
+                    }
+                    self.silence.as_mut().reset(until);
+                }
             }
-        })
+        }
     }
 }

@@ -1,9 +1,10 @@
 //! Looks after the workers: asks each one at intervals how it is, and what base it has when it comes (back).
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use domain::Digest;
 use futures::future::join_all;
+use proto::worker as wire;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
@@ -24,19 +25,26 @@ pub async fn keep_looking(workers: Arc<Inner>, stop: CancellationToken) {
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = join_all(workers.peers.iter().map(|peer| look(&workers, peer))) => {}
+            _ = look_at_all(&workers) => {}
         }
-        let well = workers.peers.iter().any(|peer| peer.is_well());
+        let well = workers.directory.peers().iter().any(|peer| peer.is_well());
         workers.well.send_if_modified(|before| std::mem::replace(before, well) != well);
     }
+}
+
+async fn look_at_all(workers: &Inner) {
+    let peers = workers.directory.peers();
+    join_all(peers.iter().map(|peer| look(workers, peer))).await;
 }
 
 async fn look(workers: &Inner, peer: &Peer) {
     let deadline = Deadline::in_time(ms(workers.config.call_timeout_ms));
     let seen = match peer.status(deadline).await {
         Ok(status) => {
-            let well = peer.is_well() || has_our_base(workers, peer, deadline).await;
-            Seen { well, name: status.worker, waiting: status.waiting, waiting_max: status.waiting_max }
+            // One that was restarted may have another base.
+            let same = peer.is_well() && peer.seen().epoch == status.epoch;
+            let well = !status.draining && (same || has_our_base(workers, peer, deadline).await);
+            seen(status, well, peer.own_load())
         }
         Err(failure) => {
             tracing::debug!(worker = peer.url(), cause = %failure, "worker does not answer");
@@ -46,6 +54,28 @@ async fn look(workers: &Inner, peer: &Peer) {
     let (well, name) = (seen.well, seen.name.clone());
     if peer.update(seen) != well {
         tracing::info!(worker = peer.url(), name, well, "worker changed");
+    }
+}
+
+fn seen(status: wire::Status, well: bool, own_load: usize) -> Seen {
+    let resident = |resident: wire::ResidentAdapter| {
+        let digest = resident.adapter?.digest.parse::<Digest>().ok()?;
+        (!resident.loading).then_some((digest, resident.leases))
+    };
+    // Tenants may have the same adapter.
+    let mut residents = HashMap::new();
+    for (digest, leases) in status.residents.into_iter().filter_map(resident) {
+        *residents.entry(digest).or_default() += leases;
+    }
+    let load = status.running.saturating_add(status.waiting) as usize;
+    Seen {
+        well,
+        name: status.worker,
+        waiting: status.waiting,
+        waiting_max: status.waiting_max,
+        epoch: status.epoch,
+        others: load.saturating_sub(own_load),
+        residents: Arc::new(residents),
     }
 }
 

@@ -1,6 +1,7 @@
 //! One worker: its connection, what is known of its health and load, and calls to it.
 
 use std::{
+    collections::HashMap,
     fmt,
     sync::{
         Arc, Mutex, PoisonError,
@@ -13,10 +14,10 @@ use chassis::{
     status::{fault_of, request_id_of},
     trace_context,
 };
-use domain::{Fault, Reason, RequestId};
+use domain::{Digest, Fault, Reason, RequestId};
 use proto::worker::{self as wire, worker_service_client::WorkerServiceClient};
 use tonic::{
-    Request, Status,
+    Request, Status, Streaming,
     metadata::{Ascii, MetadataValue},
     transport::{Channel, Endpoint},
 };
@@ -29,9 +30,6 @@ use crate::{
     meter::Counted,
 };
 
-/// A worker that has gone silent is noticed after interval plus timeout, also in the middle of an answer.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The worker may take this much longer than we wait, so that whose clock runs out first is never in doubt.
 const DEADLINE_SLACK: Duration = Duration::from_millis(20);
 
@@ -40,6 +38,7 @@ pub struct Peer {
     client: WorkerServiceClient<Channel>,
     token: MetadataValue<Ascii>,
     in_flight_max: usize,
+    step_timeout: Duration,
     in_flight: AtomicUsize,
     seen: Mutex<Seen>,
 }
@@ -47,11 +46,18 @@ pub struct Peer {
 /// What the last look has shown.
 #[derive(Clone, Default)]
 pub struct Seen {
+    /// It answers, has our base and takes new requests.
     pub well: bool,
     /// How it calls itself.
     pub name: String,
     pub waiting: u32,
     pub waiting_max: u32,
+    /// Another one after each of its starts.
+    pub epoch: String,
+    /// Answers there that are not from here.
+    pub others: usize,
+    /// Adapters in its memory, with the answers that use them.
+    pub residents: Arc<HashMap<Digest, u32>>,
 }
 
 /// Why a worker did not do what it was asked.
@@ -74,6 +80,17 @@ impl fmt::Display for Failure {
 }
 
 impl Failure {
+    /// For whoever has no other worker go on.
+    pub fn into_fault(self) -> Fault {
+        match self {
+            Self::Refused(fault) | Self::Full(fault) => fault,
+            Self::Gone { cause, .. } => {
+                tracing::warn!(cause, "worker lost in the middle of an answer");
+                Fault::new(Reason::WorkerUnavailable, "the worker that was answering is gone")
+            }
+        }
+    }
+
     /// When the time for one call ran out and the caller's has not, it is the worker's fault.
     pub fn seen_by(self, caller: Deadline) -> Self {
         match self {
@@ -95,8 +112,8 @@ impl Peer {
         let channel = endpoint
             .connect_timeout(ms(config.connect_timeout_ms))
             .tcp_nodelay(true)
-            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .http2_keep_alive_interval(ms(config.keepalive_interval_ms))
+            .keep_alive_timeout(ms(config.keepalive_timeout_ms))
             .keep_alive_while_idle(true)
             .connect_lazy();
         Ok(Self {
@@ -104,6 +121,7 @@ impl Peer {
             client: WorkerServiceClient::new(channel).max_decoding_message_size(config.message_bytes_max),
             token: token.clone(),
             in_flight_max: config.in_flight_max,
+            step_timeout: ms(config.step_timeout_ms),
             in_flight: AtomicUsize::new(0),
             seen: Mutex::default(),
         })
@@ -111,6 +129,17 @@ impl Peer {
 
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// As it calls itself, as far as that is known.
+    pub fn name(&self) -> String {
+        let name = self.seen().name;
+        if name.is_empty() { self.url.clone() } else { name }
+    }
+
+    /// Longest time between two steps of an answer.
+    pub const fn step_timeout(&self) -> Duration {
+        self.step_timeout
     }
 
     pub fn is_well(&self) -> bool {
@@ -121,12 +150,22 @@ impl Peer {
     pub fn is_busy(&self) -> bool {
         let seen = self.seen();
         let queue_is_full = seen.waiting_max > 0 && seen.waiting >= seen.waiting_max;
-        queue_is_full || self.load() >= self.in_flight_max
+        queue_is_full || self.own_load() + seen.others >= self.in_flight_max
     }
 
-    /// Answers of this gateway that run there.
+    /// Answers there: those of this gateway as of now, those of others as of the last look.
     pub fn load(&self) -> usize {
+        self.own_load() + self.seen().others
+    }
+
+    /// Answers of this gateway there.
+    pub fn own_load(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Answers there that use this adapter, as of the last look; none if it is not in memory.
+    pub fn uses(&self, adapter: &Digest) -> Option<u32> {
+        self.seen().residents.get(adapter).copied()
     }
 
     pub fn seen(&self) -> Seen {
@@ -196,16 +235,29 @@ impl Peer {
         deadline: Deadline,
         reached: &mut impl FnMut(Option<&str>),
     ) -> Result<Answer, Failure> {
-        let busy = Busy::on(self);
-        let request = self.dress(convert::job(job), Some(job.id), deadline);
-        let mut steps = bounded(deadline, self.client.clone().generate(request)).await?;
-        let name = self.seen().name;
-        reached(Some(if name.is_empty() { &self.url } else { &name }));
+        let (mut steps, busy) = self.begin(job, deadline).await?;
+        reached(Some(&self.name()));
         let first = tokio::time::timeout_at(deadline.instant(), steps.message()).await;
         match first.map_err(|_| Failure::Refused(Deadline::fault()))?.map_err(|status| judge(&status, deadline))? {
-            Some(first) => Ok(Answer::new(convert::step(first)?, steps, job.id, busy, deadline)),
+            Some(first) => Ok(Answer::new(Some(convert::step(first)?), steps, job.id, busy, deadline)),
             None => Err(Failure::Gone { cause: "the stream ended before it began".to_owned(), unwell: false }),
         }
+    }
+
+    /// Takes over a generation. Does not wait for a step: it may have all that it was granted, and need more first.
+    pub async fn resume(self: &Arc<Self>, job: &Job, deadline: Deadline) -> Result<Answer, Failure> {
+        let (steps, busy) = self.begin(job, deadline).await?;
+        Ok(Answer::new(None, steps, job.id, busy, deadline))
+    }
+
+    async fn begin(
+        self: &Arc<Self>,
+        job: &Job,
+        deadline: Deadline,
+    ) -> Result<(Streaming<wire::GenerateResponse>, Busy), Failure> {
+        let busy = Busy::on(self);
+        let request = self.dress(convert::job(job), Some(job.id), deadline);
+        Ok((bounded(deadline, self.client.clone().generate(request)).await?, busy))
     }
 
     fn dress<T>(&self, message: T, id: Option<RequestId>, deadline: Deadline) -> Request<T> {

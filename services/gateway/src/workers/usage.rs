@@ -21,7 +21,8 @@ impl Workers {
     /// Asks all of them, also those that are not well.
     pub async fn known_of(&self, requests: &[RequestId]) -> Known {
         let deadline = Deadline::in_time(ms(self.inner.config.call_timeout_ms));
-        let answers = join_all(self.inner.peers.iter().map(|peer| peer.usage(requests, deadline))).await;
+        let peers = self.inner.directory.peers();
+        let answers = join_all(peers.iter().map(|peer| peer.usage(requests, deadline))).await;
         let mut known = Known { used: HashMap::new(), complete: !answers.is_empty() };
         for answer in answers {
             let Ok(usages) = answer else {

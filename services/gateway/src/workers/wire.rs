@@ -25,8 +25,9 @@ pub fn job(job: &Job) -> wire::GenerateRequest {
         base_digest: job.base.to_string(),
         response_format: job.response_format.as_ref().map(response_format),
         granted_tokens: job.granted_tokens,
+        generated: job.generated.clone(),
+        text_sent_bytes: job.text_bytes,
         share: Some(share(job)),
-        ..wire::GenerateRequest::default()
     }
 }
 

@@ -36,6 +36,10 @@ pub enum Act {
     Break,
     /// Nothing, until the stream is dropped.
     Hang,
+    /// The stream ends, with nothing said.
+    End,
+    /// Only if the answer begins here; one that another worker has begun passes it by.
+    AtFirst(Box<Act>),
     /// Ends as it should, with the digests of what was asked for.
     Finish,
     /// Ends with the digest of another adapter.
@@ -54,6 +58,10 @@ struct Script {
     /// Extensions are not answered.
     deaf: bool,
     usages: Vec<wire::RequestUsage>,
+    /// Has no place for what another worker has begun.
+    full_for_heirs: bool,
+    /// What it tells of itself besides its name.
+    status: wire::Status,
 }
 
 pub struct FakeWorker {
@@ -89,6 +97,16 @@ impl FakeWorker {
     /// What it does from now on in answers of this adapter version.
     pub fn will_with(&self, digest: &str, acts: Vec<Act>) {
         self.script.lock().expect("script").acts_with.insert(digest.to_owned(), acts);
+    }
+
+    /// Has no place for what another worker has begun.
+    pub fn takes_nothing_over(&self) {
+        self.script.lock().expect("script").full_for_heirs = true;
+    }
+
+    /// What it tells of itself from now on.
+    pub fn tells(&self, status: wire::Status) {
+        self.script.lock().expect("script").status = status;
     }
 
     pub fn will_not_load(&self) {
@@ -161,8 +179,12 @@ impl Drop for Performance {
 
 impl Performance {
     async fn next(mut self) -> Option<(Result<wire::GenerateResponse, Status>, Self)> {
+        self.pass_by_what_was_said();
         // Only a finished act is taken off, so that a hanging one is seen to be dropped.
-        let act = self.acts.front()?.clone();
+        let act = match self.acts.front()?.clone() {
+            Act::AtFirst(act) => *act,
+            act => act,
+        };
         let step = match act {
             // As an engine does, it says nothing beyond its grant.
             Act::Say(text) if !self.may_say(text.len() as u32).await => {
@@ -177,6 +199,10 @@ impl Performance {
             Act::Fail(reason) => Err(status_of(&Fault::new(reason, "scripted"), &self.request.request_id)),
             Act::Break => Err(Status::unknown("transport error")),
             Act::Hang => std::future::pending().await,
+            Act::AtFirst(_) | Act::End => {
+                self.acts.clear();
+                return None;
+            }
             Act::Finish => Ok(self.finish_as(v1::FinishReason::Length, self.adapter())),
             Act::FinishWithAnother => {
                 Ok(self.finish_as(v1::FinishReason::Length, format!("sha256:{}", "ab".repeat(32))))
@@ -184,6 +210,19 @@ impl Performance {
         };
         self.acts.pop_front();
         Some((step, self))
+    }
+
+    /// As an engine does, it goes on behind the beginning of an answer.
+    fn pass_by_what_was_said(&mut self) {
+        let begun = self.request.generated.len() as u32;
+        while let Some(act) = self.acts.front() {
+            match act {
+                Act::Say(text) if self.said < begun => self.said += text.len() as u32,
+                Act::AtFirst(_) if begun > 0 => {}
+                _ => return,
+            }
+            self.acts.pop_front();
+        }
     }
 
     /// Waits until so many more tokens are granted; false if they never will be.
@@ -239,7 +278,11 @@ impl WorkerService for Service {
             script.requests.push(request.clone());
             script.timeouts.push(timeout);
             let adapter = request.adapter.as_ref().and_then(|pin| script.acts_with.get(&pin.digest));
-            adapter.unwrap_or(&script.acts).clone()
+            if script.full_for_heirs && !request.generated.is_empty() {
+                vec![Act::Fail(Reason::QueueFull)]
+            } else {
+                adapter.unwrap_or(&script.acts).clone()
+            }
         };
         // As an engine does, it refuses before there is a stream.
         if let [Act::Fail(reason @ Reason::QueueFull)] = acts[..] {
@@ -277,7 +320,7 @@ impl WorkerService for Service {
         let asked = request.into_inner().request_ids;
         let known = self.script.lock().expect("script").usages.clone();
         let usages = known.into_iter().filter(|usage| asked.contains(&usage.request_id)).collect();
-        Ok(Response::new(wire::GetUsageResponse { usages }))
+        Ok(Response::new(wire::GetUsageResponse { usages, ..wire::GetUsageResponse::default() }))
     }
 
     async fn tokenize(
@@ -315,7 +358,8 @@ impl WorkerService for Service {
 
     async fn get_status(&self, request: Request<wire::GetStatusRequest>) -> Result<Response<wire::Status>, Status> {
         self.check(request.metadata())?;
-        let status = wire::Status { worker: self.name.to_owned(), waiting_max: 8, ..wire::Status::default() };
+        let told = self.script.lock().expect("script").status.clone();
+        let status = wire::Status { worker: self.name.to_owned(), waiting_max: 8, ..told };
         Ok(Response::new(status))
     }
 }

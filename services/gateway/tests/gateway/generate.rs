@@ -178,7 +178,7 @@ async fn a_worker_that_dies_before_the_first_token_is_replaced_unseen() {
 }
 
 #[tokio::test]
-async fn a_worker_that_dies_in_the_middle_ends_the_stream_and_what_was_sent_is_recorded() {
+async fn a_worker_that_dies_again_and_again_ends_the_stream_and_what_was_sent_is_recorded() {
     let worker = FakeWorker::start("one", vec![Act::Say("abc"), Act::Break]).await;
     let platform = Platform::start(&[&worker]).await;
     let acme = platform.tenant("acme", v1::TenantLimits::default()).await;
