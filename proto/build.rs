@@ -3,12 +3,13 @@ use std::{env, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "banyan/v1/inference.proto",
     "banyan/v1/tenants.proto",
     "banyan/v1/api_keys.proto",
     "banyan/v1/audit.proto",
     "banyan/v1/plans.proto",
+    "banyan/v1/limits.proto",
     "banyan/v1/prices.proto",
     "banyan/v1/ledger.proto",
     "banyan/v1/adapters.proto",

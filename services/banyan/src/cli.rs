@@ -7,6 +7,7 @@ mod connection;
 mod inference;
 mod key;
 mod ledger;
+mod limits;
 mod load;
 mod local;
 mod price;
@@ -26,6 +27,7 @@ pub use connection::{ConnectionArgs, DataArgs};
 pub use inference::{ChatArgs, FormatArgs, GenerateArgs, ModelsArgs, SamplingArgs};
 pub use key::{KeyArgs, KeyFieldArgs, KeyNameArgs, KeyVerb, Period, RoleArg};
 pub use ledger::{GroupByArg, InvoiceArgs, InvoiceFormatArg, LedgerArgs, LedgerVerb, UsageArgs};
+pub use limits::{LimitsArgs, LimitsVerb};
 pub use load::{LoadArgs, LoadCase};
 pub use local::{DtypeArg, InspectArgs, ScoreArgs};
 pub use price::{PriceArgs, PriceVerb, TokenPriceArgs};
@@ -100,6 +102,8 @@ pub enum Verb {
     Audit(AuditArgs),
     /// Upload adapter versions, show what was loaded, lead aliases from one version to the next and back.
     Adapter(AdapterArgs),
+    /// Say which limit would decide a request now, and what other limits would have refused of the last hour's.
+    Limits(LimitsArgs),
     /// Judge an adapter against a base model without a server: the load receipt, or every refusal.
     Inspect(InspectArgs),
     /// Print the log-probability of every token of a file's lines, through the serving engine.

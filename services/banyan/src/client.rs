@@ -10,9 +10,9 @@ use std::time::Duration;
 use proto::v1::{
     adapter_service_client::AdapterServiceClient, api_key_service_client::ApiKeyServiceClient,
     audit_service_client::AuditServiceClient, inference_service_client::InferenceServiceClient,
-    ledger_service_client::LedgerServiceClient, plan_service_client::PlanServiceClient,
-    price_service_client::PriceServiceClient, rollout_service_client::RolloutServiceClient,
-    tenant_service_client::TenantServiceClient,
+    ledger_service_client::LedgerServiceClient, limit_service_client::LimitServiceClient,
+    plan_service_client::PlanServiceClient, price_service_client::PriceServiceClient,
+    rollout_service_client::RolloutServiceClient, tenant_service_client::TenantServiceClient,
 };
 use tonic::{
     Request, Status,
@@ -73,6 +73,10 @@ impl Admin {
     /// Nobody answers, or the token cannot be a header.
     pub async fn connect(address: &str, token: &str) -> Result<Self, Failure> {
         Ok(Self { connection: connect(address, token).await? })
+    }
+
+    pub fn limits(&self) -> LimitServiceClient<Connection> {
+        LimitServiceClient::new(self.connection.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     pub fn plans(&self) -> PlanServiceClient<Connection> {

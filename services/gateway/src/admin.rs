@@ -1,10 +1,11 @@
-//! The admin door's edges: plans, prices, tenants, API keys, adapters, roll-outs, the audit trail. What they share: whose
-//! rows a call may touch, and in whose name it writes.
+//! The admin door's edges: plans, prices, tenants, API keys, adapters, roll-outs, limits, the audit trail. What they share:
+//! whose rows a call may touch, and in whose name it writes.
 
 mod adapters;
 mod api_keys;
 mod audit;
 mod ledger;
+mod limits;
 mod mask;
 mod plans;
 mod prices;
@@ -18,6 +19,7 @@ pub use adapters::Adapters;
 pub use api_keys::ApiKeys;
 pub use audit::Audit;
 pub use ledger::Ledgers;
+pub use limits::{LimitQuestions, hypothetical, wire_explained};
 pub use plans::Plans;
 pub use prices::Prices;
 pub use rollouts::Rollouts;

@@ -112,6 +112,8 @@ pub struct LimitsConfig {
     pub lease_ms: u64,
     pub renew_ms: u64,
     pub errands_max: usize,
+    pub try_ms: u64,
+    pub try_requests_max: u32,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -311,6 +313,8 @@ impl Validate for GatewayConfig {
             ("limits.slice_valid_ms", self.limits.slice_valid_ms),
             ("limits.slice_parts", self.limits.slice_parts.into()),
             ("limits.settling_ms", self.limits.settling_ms),
+            ("limits.try_ms", self.limits.try_ms),
+            ("limits.try_requests_max", self.limits.try_requests_max.into()),
             ("limits.ledger_timeout_ms", self.limits.ledger_timeout_ms),
             ("limits.renew_ms", self.limits.renew_ms),
             ("limits.errands_max", self.limits.errands_max as u64),

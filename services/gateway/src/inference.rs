@@ -10,12 +10,14 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     access,
+    admin::{hypothetical, wire_explained},
     edge::{answer, refuse, session},
+    explain::{Explainer, Whose},
     generate::Generator,
     guard::Session,
     limits::Left,
     models::{PinnedModel, tenant_of},
-    parse,
+    parse::{self, Violations},
     repeats::{Answering, Repeats},
     store_fault::StoreFault as _,
     workers::{Finished, Step, Workers},
@@ -27,13 +29,20 @@ const ADAPTERS_FROM: &str = "a";
 pub struct Inference {
     generator: Generator,
     repeats: Repeats,
+    explainer: Explainer,
     store: Store,
     workers: Workers,
 }
 
 impl Inference {
-    pub const fn new(generator: Generator, repeats: Repeats, store: Store, workers: Workers) -> Self {
-        Self { generator, repeats, store, workers }
+    pub const fn new(
+        generator: Generator,
+        repeats: Repeats,
+        explainer: Explainer,
+        store: Store,
+        workers: Workers,
+    ) -> Self {
+        Self { generator, repeats, explainer, store, workers }
     }
 
     /// Checks a request and begins its answer.
@@ -135,6 +144,27 @@ impl InferenceService for Inference {
     ) -> Result<Response<v1::ListModelsResponse>, Status> {
         answer(request, |session, message| async move {
             self.models(&session, parse::page(message.page_size, message.page_token)?).await
+        })
+        .await
+    }
+
+    async fn explain_limits(
+        &self,
+        request: Request<v1::ExplainLimitsRequest>,
+    ) -> Result<Response<v1::ExplainLimitsResponse>, Status> {
+        answer(request, |session, message| async move {
+            let (tenant, key) = tenant_of(&session.identity)?;
+            let mut violations = Violations::default();
+            violations.require(
+                "name",
+                message.name.is_empty(),
+                "must be empty: this door explains the calling key's own",
+            );
+            let hypothetical = hypothetical(&mut violations, &message);
+            let hypothetical = violations.check(hypothetical)?;
+            let (limits, outage) = (session.identity.limits, session.identity.outage);
+            let whose = Whose { tenant, key: Some((key, session.identity.key_limits)), limits, outage };
+            Ok(wire_explained(&self.explainer.explain(whose, hypothetical).await?))
         })
         .await
     }

@@ -12,6 +12,7 @@ mod changes;
 mod config;
 mod deadline;
 mod edge;
+mod explain;
 mod generate;
 mod guard;
 mod inbox;
@@ -33,6 +34,7 @@ mod shadow;
 mod start;
 mod store_fault;
 mod sweeper;
+mod trial;
 mod uploads;
 mod workers;
 

@@ -34,6 +34,7 @@ mod breaker;
 mod budgets;
 #[cfg(test)]
 mod crowd_test;
+mod explain;
 pub mod in_process;
 mod left;
 #[cfg(test)]
@@ -42,6 +43,7 @@ mod open;
 mod outage;
 pub mod redis;
 mod refusal;
+mod replay;
 #[cfg(test)]
 mod slices_test;
 
@@ -50,12 +52,14 @@ use futures::{FutureExt as _, future::BoxFuture};
 pub use admission::{Admission, Lease, Reservation};
 pub use ask::{Ask, Extended, Granted, Rates, Used};
 pub use budgets::{BudgetSource, NothingSpent, Period, Spent};
+pub use explain::{Explained, Standing};
 pub use in_process::InProcessLimits;
 pub use left::Left;
 pub use open::open;
 pub use outage::OutageLimits;
 pub use redis::{Due, RedisLimits, RedisOptions, SliceOptions};
 pub use refusal::{Denied, Exceeded, Limit, LimitsUnavailable, Rate, Refusal, Scope};
+pub use replay::{Effect, Past, Replayed, replay};
 
 /// Milliseconds of one slot.
 const SLOT_MS: u64 = 1_000;
@@ -84,6 +88,9 @@ pub trait RateLimits: Send + Sync + 'static {
     fn left<'a>(&'a self, _ask: &'a Ask) -> BoxFuture<'a, Vec<Left>> {
         futures::future::ready(Vec::new()).boxed()
     }
+
+    /// What `reserve` would say now, and how every limit stands; changes nothing.
+    fn explain<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Result<Explained, LimitsUnavailable>>;
 
     /// Gives back what was borrowed ahead, before the process ends.
     fn close(&self) -> BoxFuture<'_, ()> {

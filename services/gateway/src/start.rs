@@ -11,8 +11,9 @@ use domain::Slug;
 use proto::v1::{
     adapter_service_server::AdapterServiceServer, api_key_service_server::ApiKeyServiceServer,
     audit_service_server::AuditServiceServer, ledger_service_server::LedgerServiceServer,
-    plan_service_server::PlanServiceServer, price_service_server::PriceServiceServer,
-    rollout_service_server::RolloutServiceServer, tenant_service_server::TenantServiceServer,
+    limit_service_server::LimitServiceServer, plan_service_server::PlanServiceServer,
+    price_service_server::PriceServiceServer, rollout_service_server::RolloutServiceServer,
+    tenant_service_server::TenantServiceServer,
 };
 use store::{Store, StoreError};
 use tokio::{sync::watch, task::JoinHandle};
@@ -20,11 +21,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
 
 use crate::{
-    admin::{Adapters, ApiKeys, Audit, Ledgers, Plans, Prices as PriceLists, Rollouts, Tenants},
+    admin::{Adapters, ApiKeys, Audit, Ledgers, LimitQuestions, Plans, Prices as PriceLists, Rollouts, Tenants},
     audit::Refusals,
     auth::{Authenticator, KeyHasher},
     changes::{ChangeFeed, Listener, Wake, WakeError},
     config::{GatewayConfig, ms},
+    explain::Explainer,
     generate::{Books, Generator},
     guard::Guard,
     inference::Inference,
@@ -37,6 +39,7 @@ use crate::{
     schedules,
     shadow::Shadows,
     sweeper::Sweeper,
+    trial::Trial,
     uploads::Uploads,
     workers::{Workers, WorkersError},
 };
@@ -130,6 +133,8 @@ impl Gateway {
         };
         let refusals = Arc::new(Refusals::new(store.clone(), &config.audit));
         let guard = Guard::new(authenticator, changes, refusals, Arc::clone(&config), calls.clone());
+        let explainer = Explainer::new(admission.clone(), prices.clone(), Arc::clone(&config));
+        let trial = Trial::new(store.clone(), prices.clone(), &config.limits);
         let generator = Generator::new(
             models.clone(),
             shadows,
@@ -140,7 +145,7 @@ impl Gateway {
             (relays.clone(), calls.clone()),
         );
         let repeats = Repeats::new(store.clone(), &config.idempotency, relays.clone());
-        let inference = Inference::new(generator, repeats, store.clone(), workers.clone());
+        let inference = Inference::new(generator, repeats, explainer.clone(), store.clone(), workers.clone());
         let inference = public::routes(Arc::new(inference), &guard, &config);
         let uploads = Uploads::new(registry, workers.clone(), sweeper.clone(), &config.uploads);
         let defaults = config.tenant_limits;
@@ -153,11 +158,13 @@ impl Gateway {
         let prices = PriceLists::new(store.clone());
         let ledgers = Ledgers::new(store.clone(), ledger.clone(), workers.clone(), defaults);
         let audit = Audit::new(store.clone(), config.audit.export_batch);
+        let questions = LimitQuestions::new(store.clone(), explainer, trial, defaults);
         let admin = Routes::new(
             guard.before(TenantServiceServer::new(Tenants::new(store, sweeper)).max_decoding_message_size(most)),
         )
         .add_service(guard.before(PlanServiceServer::new(plans).max_decoding_message_size(most)))
         .add_service(guard.before(LedgerServiceServer::new(ledgers).max_decoding_message_size(most)))
+        .add_service(guard.before(LimitServiceServer::new(questions).max_decoding_message_size(most)))
         .add_service(guard.before(PriceServiceServer::new(prices).max_decoding_message_size(most)))
         .add_service(guard.before(AuditServiceServer::new(audit).max_decoding_message_size(most)))
         .add_service(guard.before(ApiKeyServiceServer::new(keys).max_decoding_message_size(most)))

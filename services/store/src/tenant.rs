@@ -17,8 +17,8 @@ use sqlx::{Postgres, Transaction};
 use time::OffsetDateTime;
 
 use crate::{
-    ApiKey, ApiKeyFields, GroupBy, ListedEntry, ListedPrice, NewApiKey, Page, PageOf, Store, StoreError, Tenant,
-    UsageGroup, UsageRecord, api_keys, blobs, connection::Scope, ledger, prices, tenants, usage,
+    ApiKey, ApiKeyFields, GroupBy, ListedEntry, ListedPrice, NewApiKey, Page, PageOf, PastRequest, Store, StoreError,
+    Tenant, UsageGroup, UsageRecord, api_keys, blobs, connection::Scope, ledger, past_requests, prices, tenants, usage,
 };
 
 pub use adapters::Adapter;
@@ -258,6 +258,18 @@ impl TenantScope {
                 let prices = prices::list(&mut transaction, None, page).await?;
                 transaction.commit().await?;
                 Ok(prices)
+            })
+            .await
+    }
+
+    /// The newest `most` requests on record that arrived at `from` or later, oldest first.
+    pub async fn past_requests(&self, from: OffsetDateTime, most: u32) -> Result<Vec<PastRequest>, StoreError> {
+        self.store
+            .bounded(async {
+                let mut transaction = self.begin().await?;
+                let past = past_requests::since(&mut transaction, self.id, from, most).await?;
+                transaction.commit().await?;
+                Ok(past)
             })
             .await
     }

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::{Ask, Denied, Extended, Granted, Left, LimitsUnavailable, RateLimits, Used};
+use super::{Ask, Denied, Explained, Extended, Granted, Left, LimitsUnavailable, RateLimits, Used};
 use crate::inbox;
 
 /// Settles and renewals under way at the same time.
@@ -70,13 +70,20 @@ impl Admission {
                 reservation.open = false;
                 Err(refusal.fault(&ask))
             }
-            Err(Denied::Unavailable(error)) => {
-                tracing::warn!(%error, "rate limits unavailable, request refused");
-                Err(Fault::new(Reason::BackendUnavailable, "the rate limits cannot be checked now")
-                    .retry_after(Duration::from_secs(1)))
-            }
+            Err(Denied::Unavailable(error)) => Err(unavailable(&error)),
         }
     }
+
+    /// What [`Admission::reserve`] would say, and how every limit stands; changes nothing.
+    pub async fn explain(&self, ask: &Ask) -> Result<Explained, Fault> {
+        self.limits.explain(ask).await.map_err(|error| unavailable(&error))
+    }
+}
+
+fn unavailable(error: &LimitsUnavailable) -> Fault {
+    tracing::warn!(%error, "rate limits unavailable, request refused");
+    let fault = Fault::new(Reason::BackendUnavailable, "the rate limits cannot be checked now");
+    fault.retry_after(Duration::from_secs(1))
 }
 
 impl Admission {

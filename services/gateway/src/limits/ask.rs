@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use domain::{ApiKeyId, KeyLimits, Limits, Outage, Price, RequestId, TenantId};
 
-use super::{Limit, Rate};
+use super::{Limit, Rate, Scope};
 
 /// A request for admission; also what its reservation is known by.
 #[derive(Clone, Debug)]
@@ -75,6 +75,13 @@ impl Ask {
     /// Micro-units for what was used.
     pub fn cost(&self, used: Used) -> u64 {
         self.price.cost(used.input, used.cached, used.output)
+    }
+
+    pub const fn rates(&self, scope: Scope) -> Rates {
+        match scope {
+            Scope::Tenant => self.of_tenant,
+            Scope::Key => self.of_key,
+        }
     }
 
     /// Whether the tenant, and whether the key, has a budget.

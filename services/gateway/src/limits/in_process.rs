@@ -13,8 +13,8 @@ use domain::TenantId;
 use futures::{FutureExt as _, future::BoxFuture};
 
 use super::{
-    Ask, BudgetSource, Denied, Extended, Granted, Left, LimitsUnavailable, NothingSpent, Period, RateLimits, SEEDS_MAX,
-    Used, budgets::Ledger,
+    Ask, BudgetSource, Denied, Explained, Extended, Granted, Left, LimitsUnavailable, NothingSpent, Period, RateLimits,
+    SEEDS_MAX, Used, budgets::Ledger,
 };
 use tenant::{Tenant, millis};
 
@@ -122,5 +122,9 @@ impl RateLimits for InProcessLimits {
     fn left<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Vec<Left>> {
         let left = self.on(ask, |tenant, now| tenant.left(ask, now));
         futures::future::ready(left).boxed()
+    }
+
+    fn explain<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Result<Explained, LimitsUnavailable>> {
+        async move { self.on_known(ask, |tenant, now| tenant.explain(ask, now)).await }.boxed()
     }
 }

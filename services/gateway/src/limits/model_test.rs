@@ -17,9 +17,9 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    Admission, Ask, BudgetSource, Denied, Exceeded, Extended, Granted, InProcessLimits, Limit, LimitsUnavailable,
-    NothingSpent, OutageLimits, Period, Rate, RateLimits, Rates, RedisLimits, RedisOptions, Refusal, Scope,
-    SliceOptions, Spent, Used,
+    Admission, Ask, BudgetSource, Denied, Exceeded, Explained, Extended, Granted, InProcessLimits, Limit,
+    LimitsUnavailable, NothingSpent, OutageLimits, Period, Rate, RateLimits, Rates, RedisLimits, RedisOptions, Refusal,
+    Scope, SliceOptions, Spent, Used,
 };
 
 const DAY_MS: u64 = 86_400_000;
@@ -368,6 +368,25 @@ async fn apply(limits: &dyn RateLimits, clock: &AtomicU64, op: &Op) -> Answer {
     }
 }
 
+/// Tokens granted, or the limits that refuse and for how long.
+type Foreseen = Result<u64, Vec<(Limit, Option<Duration>)>>;
+
+fn would_be(explained: &Explained) -> Foreseen {
+    if explained.admitted() {
+        return Ok(explained.room());
+    }
+    let refusing = explained.limits.iter().filter(|one| one.refuses);
+    Err(refusing.map(|one| (one.limit, one.refills_after)).collect())
+}
+
+fn outcome_of(reserved: &Result<Granted, Denied>) -> Foreseen {
+    match reserved {
+        Ok(granted) => Ok(granted.output.into()),
+        Err(Denied::Refused(refusal)) => Err(refusal.exceeded.iter().map(|one| (one.limit, one.retry_after)).collect()),
+        Err(Denied::Unavailable(error)) => panic!("limits answer: {error}"),
+    }
+}
+
 fn redis(url: &str, prefix: &str, timeout: Duration) -> RedisLimits {
     RedisLimits::new(url, options(prefix, timeout), Arc::new(NothingSpent)).expect("a good URL")
 }
@@ -438,7 +457,19 @@ fn redis_and_memory_answer_like_the_model() {
             };
             let redis = RedisLimits::new(&shared.url, options, Arc::new(SpentBefore)).expect("a good URL");
             for (step, op) in ops.iter().enumerate() {
+                let explained = match op {
+                    Op::Reserve(asked) if model.live(asked).is_none() => {
+                        let explained = memory.explain(&asked.ask()).await.expect("limits answer");
+                        let by_redis = redis.explain(&asked.ask()).await.expect("limits answer");
+                        prop_assert_eq!(&by_redis, &explained, "explained, step {}: {:?}", step, op);
+                        Some(explained)
+                    }
+                    _ => None,
+                };
                 let expected = model.apply(op);
+                if let (Some(explained), Answer::Reserved(reserved)) = (explained, &expected) {
+                    prop_assert_eq!(&would_be(&explained), &outcome_of(reserved), "explained, step {}: {:?}", step, op);
+                }
                 prop_assert_eq!(&apply(&memory, &clock, op).await, &expected, "memory, step {}: {:?}", step, op);
                 prop_assert_eq!(&apply(&redis, &redis_clock, op).await, &expected, "redis, step {}: {:?}", step, op);
             }

@@ -13,8 +13,8 @@ use domain::Outage;
 use futures::{FutureExt as _, future::BoxFuture};
 
 use super::{
-    Ask, BudgetSource, Denied, Due, Extended, Granted, InProcessLimits, Left, Lends, LimitsUnavailable, RateLimits,
-    Used, breaker::Breaker,
+    Ask, BudgetSource, Denied, Due, Explained, Extended, Granted, InProcessLimits, Left, Lends, LimitsUnavailable,
+    RateLimits, Used, breaker::Breaker,
 };
 
 /// Shared limits, and what stands in for them.
@@ -130,6 +130,16 @@ impl<S: Lends> RateLimits for OutageLimits<S> {
 
     fn left<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Vec<Left>> {
         async move { self.ask(self.shared.left(ask).map(Ok)).await.unwrap_or_default() }.boxed()
+    }
+
+    fn explain<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Result<Explained, LimitsUnavailable>> {
+        async move {
+            match (self.ask(self.shared.explain(ask)).await, ask.outage) {
+                (Err(LimitsUnavailable::Silent(_)), Outage::Open) => self.local.explain(ask).await,
+                (answered, _) => answered,
+            }
+        }
+        .boxed()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -32,8 +32,8 @@ use redis::{
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    Ask, BudgetSource, Denied, Extended, Granted, Left, Lends, LimitsUnavailable, Period, RateLimits, SEEDS_MAX,
-    SLOT_MS, Used, budgets::Ledger,
+    Ask, BudgetSource, Denied, Explained, Extended, Granted, Left, Lends, LimitsUnavailable, Period, RateLimits,
+    SEEDS_MAX, SLOT_MS, Used, budgets::Ledger,
 };
 use generation::{Generation, Generations};
 pub use lender::SliceOptions;
@@ -50,6 +50,7 @@ const BODY: &str = concat!(
     include_str!("script/reservations.lua"),
     include_str!("script/reserve.lua"),
     include_str!("script/slices.lua"),
+    include_str!("script/explain.lua"),
     include_str!("script/run.lua"),
 );
 const SERVER_CLOCK: &str =
@@ -280,6 +281,14 @@ impl RateLimits for RedisLimits {
         async move {
             let told = async { self.shared.call("left", ask, &self.shared.generation().await?, &[]).await };
             told.await.map_or_else(|_| Vec::new(), |told: Vec<i64>| wire::left(ask, &told))
+        }
+        .boxed()
+    }
+
+    fn explain<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Result<Explained, LimitsUnavailable>> {
+        async move {
+            let (answer, _) = self.shared.call_seeded("explain", ask, &wire::reserve(ask)).await?;
+            wire::read_explained(ask, &answer)
         }
         .boxed()
     }

@@ -79,6 +79,16 @@ impl fmt::Display for Limit {
 }
 
 impl Rate {
+    /// In the order of the check.
+    pub const ALL: [Self; 6] = [
+        Self::RequestsPerMinute,
+        Self::InputTokensPerMinute,
+        Self::OutputTokensPerMinute,
+        Self::ConcurrentRequests,
+        Self::BudgetDay,
+        Self::BudgetMonth,
+    ];
+
     const fn unit(self) -> &'static str {
         match self {
             Self::BudgetDay | Self::BudgetMonth => " micro-units",

@@ -4,6 +4,7 @@ mod admin;
 mod audit;
 mod auth;
 mod budgets;
+mod explain;
 mod fake_worker;
 mod generate;
 mod grants;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::limits::{
-    Ask, CONCURRENCY_RETRY_MS, Exceeded, Limit, Period, Rate, Rates, SLOT_MS, Scope, Spent, WINDOW_SLOTS,
+    Ask, CONCURRENCY_RETRY_MS, Exceeded, Limit, Period, Rate, Rates, SLOT_MS, Scope, Spent, Standing, WINDOW_SLOTS,
 };
 
 /// What is counted in one scope.
@@ -43,6 +43,41 @@ impl Counts {
         });
         let leases = self.leases_exceeded(scope, rates.concurrent_requests, now);
         windows.chain(leases).chain(self.budgets_exceeded(scope, rates, ask.cost_at_most(1), period, now)).collect()
+    }
+
+    /// How every limit of the scope that is set stands; what is reserved, and room for output, are left to the caller.
+    /// Expects as [`Counts::exceeded`].
+    pub fn standings(&self, scope: Scope, ask: &Ask, period: Period, now: u64) -> Vec<Standing> {
+        let rates = ask.rates(scope);
+        let exceeded = self.exceeded(scope, &rates, ask, period, now);
+        let running: u64 = self.leases.values().map(|count| u64::from(*count)).sum();
+        let first = self.leases.keys().next().map(|expires_ms| (expires_ms - now).min(CONCURRENCY_RETRY_MS));
+        let spent = self.money.spent(period).unwrap_or_default();
+        let [day_ends, month_ends] = period.ends_ms().map(|end_ms| end_ms - now);
+        let cost = ask.cost_at_most(1);
+        let standing = |rate: Rate| {
+            let (used, free_ms, needed) = match rate {
+                Rate::RequestsPerMinute => (self.requests.sum(), self.requests.free_in(now), 1),
+                Rate::InputTokensPerMinute => (self.input.sum(), self.input.free_in(now), ask.input_tokens.into()),
+                Rate::OutputTokensPerMinute => (self.output.sum(), self.output.free_in(now), 1),
+                Rate::ConcurrentRequests => (running, first, 1),
+                Rate::BudgetDay => (spent.day, (spent.day > 0).then_some(day_ends), cost),
+                Rate::BudgetMonth => (spent.month, (spent.month > 0).then_some(month_ends), cost),
+            };
+            let limit = Limit { scope, rate };
+            let refusal = exceeded.iter().find(|one| one.limit == limit);
+            Some(Standing {
+                limit,
+                most: rates.of(rate)?,
+                used,
+                reserved: 0,
+                needed,
+                refuses: refusal.is_some(),
+                refills_after: refusal.map_or(free_ms.map(Duration::from_millis), |one| one.retry_after),
+                room: None,
+            })
+        };
+        Rate::ALL.into_iter().filter_map(standing).collect()
     }
 
     fn budgets_exceeded(&self, scope: Scope, rates: &Rates, cost: u64, period: Period, now: u64) -> Vec<Exceeded> {
@@ -131,6 +166,12 @@ impl Window {
             .filter(|_| amount <= most)
             .map(|(slot, _)| Duration::from_millis((slot + WINDOW_SLOTS) * SLOT_MS - now));
         Some((over, retry_after))
+    }
+
+    /// Milliseconds until the oldest of what is charged has passed.
+    pub fn free_in(&self, now: u64) -> Option<u64> {
+        let oldest = self.0.iter().find(|(_, amount)| **amount > 0)?;
+        Some((oldest.0 + WINDOW_SLOTS) * SLOT_MS - now)
     }
 
     pub fn add(&mut self, slot: u64, amount: u64) {

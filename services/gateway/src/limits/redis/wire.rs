@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::limits::{
-    Ask, Denied, Exceeded, Granted, Left, Limit, LimitsUnavailable, Period, Rate, Rates, Refusal, Scope, ask::worst,
+    Ask, Denied, Exceeded, Explained, Granted, Left, Limit, LimitsUnavailable, Period, Rate, Rates, Refusal, Scope,
+    Standing, ask::worst,
 };
 
 /// What `reserve` takes.
@@ -70,14 +71,7 @@ pub fn limits(pairs: &[i64]) -> Result<Vec<Limit>, LimitsUnavailable> {
 }
 
 /// In the order of the script's numbers for them, which begin at 1.
-const RATES: [Rate; 6] = [
-    Rate::RequestsPerMinute,
-    Rate::InputTokensPerMinute,
-    Rate::OutputTokensPerMinute,
-    Rate::ConcurrentRequests,
-    Rate::BudgetDay,
-    Rate::BudgetMonth,
-];
+const RATES: [Rate; 6] = Rate::ALL;
 const NO_LIMIT: i64 = -1;
 /// Begins an answer that says of which money nothing is known.
 pub const UNKNOWN: i64 = -1;
@@ -118,6 +112,26 @@ pub fn read_refusal(answer: &[i64]) -> Denied {
         Some(exceeded) if !exceeded.is_empty() => Denied::Refused(Refusal { exceeded }),
         _ => Denied::Unavailable(nonsense()),
     }
+}
+
+pub fn read_explained(ask: &Ask, answer: &[i64]) -> Result<Explained, LimitsUnavailable> {
+    let standings = answer.chunks(8).map(|one| {
+        let [scope, rate, used, reserved, needed, over, free_ms, room] = *one else { return None };
+        let limit = limit(scope, rate)?;
+        let amount = |number: i64| u64::try_from(number).ok();
+        Some(Standing {
+            limit,
+            most: ask.rates(limit.scope).of(limit.rate)?,
+            used: amount(used)?,
+            reserved: amount(reserved)?,
+            needed: amount(needed)?,
+            refuses: over > 0,
+            refills_after: amount(free_ms).map(Duration::from_millis),
+            room: amount(room),
+        })
+    });
+    let limits = standings.collect::<Option<_>>().ok_or_else(nonsense)?;
+    Ok(Explained { limits, wanted: ask.output_tokens.into() })
 }
 
 pub fn nonsense() -> LimitsUnavailable {

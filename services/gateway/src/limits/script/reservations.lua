@@ -30,11 +30,8 @@ local function lease(count, lease_ms)
   keep_for(reservations, lease_ms + 1000)
 end
 
--- How many scopes are charged, the input's slot and amount, the output's slots and amounts and their sum, and the money;
--- nil if unknown.
-local function read_held()
-  local text = redis.call('hget', reservations, id)
-  if not text then return nil end
+-- How many scopes are charged, the input's slot and amount, the output's slots and amounts and their sum, and the money.
+local function parse_held(text)
   local count, slot, input, rest, mask, day, month, cost, of, requests, seats =
     text:match('^(%d)|(%d+):(%d+)|(.*)|(%d):(%d+):(%d+):(%d+)|(.*)|(%d+):(%d+)$')
   local grants, granted = {}, 0
@@ -45,6 +42,12 @@ local function read_held()
   return { count = tonumber(count), slot = tonumber(slot), input = tonumber(input), grants = grants, granted = granted,
            mask = tonumber(mask), period = { day = tonumber(day), month = tonumber(month) }, cost = tonumber(cost),
            generation = of, requests = tonumber(requests), seats = tonumber(seats) }
+end
+
+-- Of this request; nil if unknown.
+local function read_held()
+  local text = redis.call('hget', reservations, id)
+  return text and parse_held(text) or nil
 end
 
 local function write_held(held)

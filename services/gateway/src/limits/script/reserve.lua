@@ -21,30 +21,43 @@ local function check_budgets(refusals, scope, most, spent, price, period)
   return room
 end
 
--- input tokens, output tokens wanted, lease in ms; the limits of the tenant and of the key; the price's four parts
--- -> (granted output, slot), or (scope, limit, over, retry in ms) for each limit that is in the way, or unknown money
-local function reserve(n)
-  local known = read_held()
-  if known then return { known.granted, known.slot } end
-  local input, granted, lease_ms, refusals, count = n[1], n[2], n[3], {}, 1
-  local limits = { part(n, 4, 3 + LIMITS), part(n, 4 + LIMITS, 3 + 2 * LIMITS) }
-  local price = part(n, 4 + 2 * LIMITS, 7 + 2 * LIMITS)
+-- What `reserve` takes: input tokens, output tokens wanted, lease in ms; the limits of the tenant and of the key; the
+-- price's four parts.
+local function read_ask(n)
+  local limits, count = { part(n, 4, 3 + LIMITS), part(n, 4 + LIMITS, 3 + 2 * LIMITS) }, 1
   for _, most in ipairs(limits[2]) do if most ~= NO_LIMIT then count = 2 end end
   local budgets = { part(limits[1], BUDGET_DAY, BUDGET_MONTH), part(limits[2], BUDGET_DAY, BUDGET_MONTH) }
   local mask = budgeted(budgets)
-  local period = mask > 0 and period_now() or NOWHERE
+  return { input = n[1], wanted = n[2], lease_ms = n[3], limits = limits, count = count, budgets = budgets, mask = mask,
+           period = mask > 0 and period_now() or NOWHERE, price = part(n, 4 + 2 * LIMITS, 7 + 2 * LIMITS) }
+end
+
+-- Refuses what one scope has no room for; returns its room for output and for money.
+local function check_scope(refusals, scope, ask, spent)
+  local keys, most = scopes[scope], ask.limits[scope]
+  check_window(refusals, scope, REQUESTS, keys.requests, 1, most[REQUESTS])
+  check_window(refusals, scope, INPUT, keys.input, ask.input, most[INPUT])
+  local room, money = check_window(refusals, scope, OUTPUT, keys.output, 1, most[OUTPUT]), math.huge
+  check_leases(refusals, scope, keys.leases, most[CONCURRENT])
+  if spent[scope] then
+    money = check_budgets(refusals, scope, ask.budgets[scope], spent[scope], ask.price, ask.period)
+  end
+  return room, money
+end
+
+-- as read_ask -> (granted output, slot), or (scope, limit, over, retry in ms) for each limit that is in the way, or unknown
+-- money
+local function reserve(n)
+  local known = read_held()
+  if known then return { known.granted, known.slot } end
+  local ask = read_ask(n)
+  local input, count, mask, period, price = ask.input, ask.count, ask.mask, ask.period, ask.price
   local spent, unknown = read_money(mask, period)
   if unknown > 0 then return unknown_money(period, unknown) end
-  local money = math.huge
+  local refusals, granted, money = {}, ask.wanted, math.huge
   for scope = 1, count do
-    local keys, most = scopes[scope], limits[scope]
-    check_window(refusals, scope, REQUESTS, keys.requests, 1, most[REQUESTS])
-    check_window(refusals, scope, INPUT, keys.input, input, most[INPUT])
-    granted = math.min(granted, check_window(refusals, scope, OUTPUT, keys.output, 1, most[OUTPUT]))
-    check_leases(refusals, scope, keys.leases, most[CONCURRENT])
-    if spent[scope] then
-      money = math.min(money, check_budgets(refusals, scope, budgets[scope], spent[scope], price, period))
-    end
+    local room, left = check_scope(refusals, scope, ask, spent)
+    granted, money = math.min(granted, room), math.min(money, left)
   end
   if #refusals > 0 then return refusals end
   granted = affordable(price, 1, granted, money)
@@ -57,7 +70,7 @@ local function reserve(n)
   charge_money(mask, period, cost)
   write_held({ count = count, slot = slot_now, input = input, grants = { { slot = slot_now, amount = granted } },
                mask = mask, period = period, cost = cost, generation = generation })
-  lease(count, lease_ms)
+  lease(count, ask.lease_ms)
   return { granted, slot_now }
 end
 
