@@ -1,46 +1,61 @@
-//! What is on record: one row for each answer, read from PostgreSQL itself.
+//! What is on record: the ledger, read from PostgreSQL itself.
 
 use std::collections::HashMap;
 
 use sqlx::{Connection as _, PgConnection};
 
-/// Rows by request id.
+/// Entries by request id.
 pub struct Books {
-    rows: HashMap<String, Vec<Row>>,
+    entries: HashMap<String, Vec<Entry>>,
 }
 
-/// What a request was charged with.
+/// One entry of a request: what it began with, or how it ended.
 #[derive(Clone, Debug, sqlx::FromRow)]
-struct Row {
+struct Entry {
     request: String,
+    kind: String,
     prompt_tokens: i64,
     completion_tokens: i64,
-    outcome: String,
 }
 
-const ROWS: &str = "select id::text as request, prompt_tokens, completion_tokens, outcome from usage_records";
+const ENTRIES: &str = "select request_id::text as request, kind, prompt_tokens, completion_tokens from ledger_entries";
 
 impl Books {
     /// # Errors
     /// The database does not answer.
     pub async fn read(url: &str) -> Result<Self, sqlx::Error> {
         let mut connection = PgConnection::connect(url).await?;
-        let mut rows = HashMap::<_, Vec<Row>>::new();
-        for row in sqlx::query_as::<_, Row>(ROWS).fetch_all(&mut connection).await? {
-            rows.entry(row.request.clone()).or_default().push(row);
+        let mut entries = HashMap::<_, Vec<Entry>>::new();
+        for entry in sqlx::query_as::<_, Entry>(ENTRIES).fetch_all(&mut connection).await? {
+            entries.entry(entry.request.clone()).or_default().push(entry);
         }
-        Ok(Self { rows })
+        Ok(Self { entries })
     }
 
-    /// Whether a finished answer is on record, once, with the tokens that its client was told.
+    /// Whether a finished answer is on record with the tokens that its client was told.
     pub fn has(&self, request: &str, prompt_tokens: u64, completion_tokens: u64) -> bool {
-        let rows = self.rows.get(request).map(Vec::as_slice).unwrap_or_default();
+        let entries = self.entries.get(request).map(Vec::as_slice).unwrap_or_default();
         let told = [prompt_tokens, completion_tokens].map(i64::try_from);
-        rows.iter().any(|row| row.outcome == "finished" && [Ok(row.prompt_tokens), Ok(row.completion_tokens)] == told)
+        let is_it =
+            |entry: &Entry| entry.kind == "posted" && [Ok(entry.prompt_tokens), Ok(entry.completion_tokens)] == told;
+        entries.iter().any(is_it)
     }
 
-    /// Rows beyond the first of each request.
+    /// Entries of a kind beyond the first, and ends beyond the first, of each request.
     pub fn duplicated(&self) -> usize {
-        self.rows.values().map(|rows| rows.len() - 1).sum()
+        let beyond_first = |entries: &Vec<Entry>| {
+            let (begins, ends): (Vec<_>, Vec<_>) = entries.iter().partition(|entry| entry.kind == "reserved");
+            begins.len().saturating_sub(1) + ends.len().saturating_sub(1)
+        };
+        self.entries.values().map(beyond_first).sum()
+    }
+
+    /// Requests that were let through and have no end, or have an end and were never let through.
+    pub fn halves(&self) -> usize {
+        let is_half = |entries: &&Vec<Entry>| {
+            let begins = entries.iter().filter(|entry| entry.kind == "reserved").count();
+            begins == 0 || begins == entries.len()
+        };
+        self.entries.values().filter(is_half).count()
     }
 }

@@ -10,7 +10,10 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{link::Link, process::BanyanProcess};
+use super::{
+    link::Link,
+    process::{BanyanProcess, LOG},
+};
 use crate::{
     postgres::{PostgresServer, TestDatabase},
     redis::RedisServer,
@@ -140,10 +143,12 @@ fn gateway(
         "generate.grant_tokens=32".to_owned(),
         format!("workers.check_interval_ms={}", WORKER_CHECK.as_millis()),
         "store.acquire_timeout_ms=1000".to_owned(),
-        // In the folder where it runs; small enough for a small disk.
-        "ledger.dir=log".to_owned(),
+        format!("ledger.dir={LOG}"),
+        // Small enough for a small disk.
         "ledger.requests_max=512".to_owned(),
         "ledger.segment_bytes=1048576".to_owned(),
+        // Between two looks for requests that lost their process.
+        "ledger.sweep_interval_ms=500".to_owned(),
     ];
     let workers = links.workers.iter().flat_map(|link| ["--worker".to_owned(), format!("http://{}", link.address())]);
     let arguments = ["gateway", "--migrate"]

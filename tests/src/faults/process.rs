@@ -9,7 +9,7 @@ use std::{
 use crate::server_process::{ServerFolder, ServerProcess, wait_until};
 
 /// In the folder where it runs.
-const LOG: &str = "log";
+pub const LOG: &str = "log";
 
 /// Ended and removed when dropped.
 pub struct BanyanProcess {

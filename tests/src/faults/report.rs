@@ -58,7 +58,7 @@ impl Report {
     }
 }
 
-const HEAD: [&str; 14] = [
+const HEAD: [&str; 15] = [
     "LANE",
     "FAULTS",
     "REQUESTS",
@@ -69,13 +69,14 @@ const HEAD: [&str; 14] = [
     "FAILED",
     "ROWS LOST",
     "ROWS TWICE",
+    "UNMATCHED",
     "TOKENS OVER",
     "LEASES LEFT",
     "STREAMS LOST",
     "TEXT DIFFERS",
 ];
 
-fn cells(lane: &Verdict) -> [String; 14] {
+fn cells(lane: &Verdict) -> [String; 15] {
     let refusal = lane.slowest_refusal_ms.map(|ms| format!(" (≤ {ms} ms)")).unwrap_or_default();
     [
         lane.lane.clone(),
@@ -88,6 +89,7 @@ fn cells(lane: &Verdict) -> [String; 14] {
         lane.failed.values().sum::<usize>().to_string(),
         lane.rows_lost.to_string(),
         lane.rows_duplicated.to_string(),
+        lane.rows_unmatched.to_string(),
         lane.tokens_over.to_string(),
         lane.reservations_left.to_string(),
         lane.streams_lost.to_string(),

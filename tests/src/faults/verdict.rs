@@ -42,6 +42,8 @@ pub struct Verdict {
     pub failed: BTreeMap<String, usize>,
     pub rows_lost: usize,
     pub rows_duplicated: usize,
+    /// Requests with a beginning on record and no end, or the other way round.
+    pub rows_unmatched: usize,
     pub tokens_over: u64,
     pub reservations_left: u64,
     pub streams_lost: usize,
@@ -90,7 +92,7 @@ impl Verdict {
         for attempt in attempts {
             verdict.count(attempt, evidence);
         }
-        (verdict.rows_lost, verdict.rows_duplicated) = on_record(attempts, cluster).await;
+        [verdict.rows_lost, verdict.rows_duplicated, verdict.rows_unmatched] = on_record(attempts, cluster).await;
         verdict.reservations_left = left(cluster).await;
         verdict.judge(evidence);
         verdict
@@ -113,6 +115,7 @@ impl Verdict {
         let counts = [
             ("finished answers are not on record", self.rows_lost as u64),
             ("rows are there twice", self.rows_duplicated as u64),
+            ("requests have a beginning or an end on record, not both", self.rows_unmatched as u64),
             ("tokens are beyond a limit", self.tokens_over),
             ("reservations are left after their deadline", self.reservations_left),
             ("streams are lost", self.streams_lost as u64),
@@ -170,8 +173,8 @@ impl Evidence<'_> {
     }
 }
 
-/// Finished answers that are not on record in time, and rows too many.
-async fn on_record(attempts: &[Attempt], cluster: &Cluster) -> (usize, usize) {
+/// Finished answers that are not on record in time, rows too many, and requests with a half of their rows.
+async fn on_record(attempts: &[Attempt], cluster: &Cluster) -> [usize; 3] {
     let end = Instant::now() + RECOVERY;
     loop {
         let counts = Books::read(&cluster.database.owner_url()).await.map(|books| {
@@ -181,10 +184,10 @@ async fn on_record(attempts: &[Attempt], cluster: &Cluster) -> (usize, usize) {
                 }
                 _ => false,
             });
-            (missing.count(), books.duplicated())
+            [missing.count(), books.duplicated(), books.halves()]
         });
         match counts {
-            Ok((0, duplicated)) => return (0, duplicated),
+            Ok(counts @ [0, _, 0]) => return counts,
             Ok(counts) if Instant::now() > end => return counts,
             Err(error) if Instant::now() > end => panic!("the database has not come back: {error}"),
             _ => tokio::time::sleep(Duration::from_millis(100)).await,
