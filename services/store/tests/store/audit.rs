@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// What is not audited: nobody manages it, or it is a trail itself.
-const NOT_MANAGED: [&str; 8] = [
+const NOT_MANAGED: [&str; 9] = [
     "_sqlx_migrations",
     "adapter_blobs",
     "api_key_uses",
@@ -20,9 +20,10 @@ const NOT_MANAGED: [&str; 8] = [
     "change_head",
     "changes",
     "gateways",
+    "version_states",
 ];
 /// What requests leave, not people.
-const LEDGERS: [&str; 4] = ["client_requests", "ledger_entries", "ledger_open", "usage_records"];
+const LEDGERS: [&str; 5] = ["client_requests", "ledger_entries", "ledger_open", "shadow_reports", "usage_records"];
 
 fn actor(public_id: &str) -> Actor {
     Actor {
