@@ -61,7 +61,7 @@ pub struct Answering {
 /// The steps of an answer, the last one with a finish, or a fault in its place.
 pub enum Steps {
     /// Dropping it cancels.
-    Own(Relayed),
+    Own(Box<Relayed>),
     /// Of a run that others may follow too; dropping it changes nothing.
     Followed(Box<Follower>),
     Stored(Option<Box<Step>>),
@@ -94,7 +94,7 @@ impl Repeats {
     ) -> Result<Answering, Fault> {
         let Some(name) = request.name.take() else {
             let (id, seed) = (session.id, request.sampling.seed);
-            let steps = Steps::Own(generator.generate(session, request).await?);
+            let steps = Steps::Own(Box::new(generator.generate(session, request).await?));
             return Ok(Answering { id, seed, repeated: false, steps });
         };
         let (tenant, key) = tenant_of(&session.identity)?;
@@ -252,7 +252,7 @@ impl Stream for Steps {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         match self.get_mut() {
-            Self::Own(relayed) => Pin::new(relayed).poll_next(cx),
+            Self::Own(relayed) => Pin::new(relayed.as_mut()).poll_next(cx),
             Self::Followed(follower) => Pin::new(follower.as_mut()).poll_next(cx),
             Self::Stored(step) => Poll::Ready(step.take().map(|step| Ok(*step))),
         }

@@ -2,7 +2,7 @@
 //! through the limits once more. Changes nothing.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     sync::Arc,
     time::Duration,
 };
@@ -114,12 +114,12 @@ impl Trial {
         for one in past {
             let scopes = [(None, one.of_tenant), (Some(one.key), one.of_key)];
             for (key, _) in scopes.into_iter().filter(|(_, rates)| rates.budgeted()) {
-                if !spent.contains_key(&(one.tenant, key)) {
+                if let Entry::Vacant(unknown) = spent.entry((one.tenant, key)) {
                     let [day, month] = period.starts();
                     let rows = self.store.tenant(one.tenant);
                     let sum =
                         async |start| rows.spent(key, start, from, &[]).await.map_err(|error| error.fault("ledger"));
-                    spent.insert((one.tenant, key), Spent { day: sum(day).await?, month: sum(month).await? });
+                    unknown.insert(Spent { day: sum(day).await?, month: sum(month).await? });
                 }
             }
         }

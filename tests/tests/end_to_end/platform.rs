@@ -82,6 +82,8 @@ impl Platform {
         );
         own += "listen.address = '127.0.0.1:0'\nadmin_listen.address = '127.0.0.1:0'\n";
         own += &format!("ledger.dir = '{}'\n", registry.path().join("ledger").display());
+        // The machine may be busy; what happens when Redis is slow is tested elsewhere.
+        own += &format!("limits.redis_timeout_ms = {}\n", PATIENCE.as_millis());
         own += &format!("limits.redis_prefix = '{}'\nworkers.urls = [{}]\n", redis.prefix, urls.join(", "));
         let config: GatewayConfig = load(gateway::DEFAULTS, settings.gateway, &own);
         let store = Store::connect(&service_url, &config.store).await.expect("connect to PostgreSQL");

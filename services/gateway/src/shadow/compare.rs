@@ -41,7 +41,7 @@ fn similarity(one: &str, other: &str) -> u64 {
             shared += 1;
         }
     }
-    if all == 0 { 0 } else { 2 * shared * WHOLE / all }
+    (2 * shared * WHOLE).checked_div(all).unwrap_or_default()
 }
 
 fn pairs(text: &str) -> impl Iterator<Item = (char, char)> {
