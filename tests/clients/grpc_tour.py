@@ -11,10 +11,10 @@ import grpc
 from grpc_tools import protoc
 
 address, key, protos, scratch = sys.argv[1:]
-source = Path(protos) / "banyan/v1/inference.proto"
+sources = sorted(str(path) for path in Path(protos).glob("banyan/v1/*.proto"))
 failed = protoc.main(
     ["protoc", f"-I{protos}", f"-I{Path(protoc.__file__).parent / '_proto'}", f"--python_out={scratch}",
-     f"--grpc_python_out={scratch}", str(source)]
+     f"--grpc_python_out={scratch}", *sources]
 )
 assert failed == 0, "the protos do not compile"
 sys.path.insert(0, scratch)

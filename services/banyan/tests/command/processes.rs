@@ -149,12 +149,21 @@ impl Deployment {
         self.runtime.block_on(async {
             let mut connection =
                 <sqlx::PgConnection as sqlx::Connection>::connect(&self.database.owner_url()).await.expect("connect");
+            // The change feed and the audit trail count every row in one transaction's head row: that is not what is measured.
+            for table in ["tenants", "adapter_blobs", "adapters", "adapter_versions"] {
+                let quietly = sqlx::AssertSqlSafe(format!("alter table {table} disable trigger user"));
+                sqlx::query(quietly).execute(&mut connection).await.expect("the owner may");
+            }
             for statement in [TENANTS, BLOBS] {
                 sqlx::query(statement).execute(&mut connection).await.expect("insert");
             }
             sqlx::query(ADAPTERS).bind(count).execute(&mut connection).await.expect("adapters");
             let versions = sqlx::query(VERSIONS).execute(&mut connection).await.expect("versions");
             assert_eq!(versions.rows_affected(), count as u64);
+            for table in ["tenants", "adapter_blobs", "adapters", "adapter_versions"] {
+                let again = sqlx::AssertSqlSafe(format!("alter table {table} enable trigger user"));
+                sqlx::query(again).execute(&mut connection).await.expect("the owner may");
+            }
         });
     }
 
