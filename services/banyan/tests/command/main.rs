@@ -12,3 +12,4 @@ mod score;
 mod up;
 mod usage;
 mod verbs;
+mod worker_loss;

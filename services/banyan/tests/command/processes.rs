@@ -2,7 +2,7 @@
 
 use std::{
     net::TcpListener,
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -17,15 +17,15 @@ const OPERATOR_TOKEN: &str = "operator";
 const QUESTION: &str = "What does E-17 mean?";
 
 /// One gateway and two workers. Killed when dropped.
-struct Deployment {
+pub struct Deployment {
     gateway: Process,
-    workers: [Process; 2],
+    pub workers: [Process; 2],
     database: TestDatabase,
     runtime: Runtime,
     _registry: TempDir,
 }
 
-struct Process {
+pub struct Process {
     arguments: Vec<String>,
     child: Child,
 }
@@ -37,13 +37,25 @@ impl Process {
     }
 
     /// As an out-of-memory killer does it.
-    fn kill(&mut self) {
+    pub fn kill(&mut self) {
         self.child.kill().expect("it runs");
         self.child.wait().expect("it ends");
     }
 
-    fn restart(&mut self) {
+    pub fn restart(&mut self) {
         self.child = spawn(&self.arguments);
+    }
+
+    /// `TERM`, `STOP` …
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status();
+        assert!(sent.expect("it is there").success(), "{name}");
+    }
+
+    /// Where it listens.
+    pub fn url(&self) -> String {
+        let at = self.arguments.iter().position(|argument| argument == "--listen").expect("a flag");
+        format!("http://{}", self.arguments[at + 1])
     }
 }
 
@@ -57,6 +69,14 @@ impl Drop for Process {
 
 impl Deployment {
     fn start() -> Self {
+        Self::start_with(&[], &[])
+    }
+
+    /// With further settings of the gateway and of the workers.
+    pub fn start_with(gateway: &[&str], worker: &[&str]) -> Self {
+        let set = |settings: &[&str]| -> Vec<_> {
+            settings.iter().flat_map(|setting| ["--set".to_owned(), (*setting).to_owned()]).collect()
+        };
         let runtime = Runtime::new().expect("a runtime");
         let (database, redis) = runtime.block_on(async { (TestDatabase::new().await, TestRedis::new().await) });
         let registry = tempfile::tempdir().expect("a folder");
@@ -74,7 +94,8 @@ impl Deployment {
                 "base_names=['banyan-seed']",
             ];
             let named = ["--name".to_owned(), format!("worker-{number}")];
-            Process::start(own.map(str::to_owned).into_iter().chain(named).chain(common.clone()).collect())
+            let own = own.map(str::to_owned).into_iter().chain(named).chain(common.clone());
+            Process::start(own.chain(set(worker)).collect())
         });
         let (listen, admin) = (free_address(), free_address());
         let own = ["gateway", "--migrate", "--listen", &listen, "--admin-listen", &admin].map(str::to_owned);
@@ -89,14 +110,24 @@ impl Deployment {
             ("--worker", format!("http://{}", addresses[1])),
         ];
         let settings = settings.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]);
-        let gateway = Process::start(own.into_iter().chain(settings).chain(common).collect());
+        let gateway = Process::start(own.into_iter().chain(settings).chain(common).chain(set(gateway)).collect());
         let deployment = Self { gateway, workers, database, runtime, _registry: registry };
         deployment.eventually("the gateway answers", &["tenant", "list"]);
         deployment
     }
 
+    /// The public door.
+    pub fn url(&self) -> String {
+        self.gateway.url()
+    }
+
+    /// For clients in this process.
+    pub fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
     /// A client verb against this gateway.
-    fn run(&self, arguments: &[&str]) -> Done {
+    pub fn run(&self, arguments: &[&str]) -> Done {
         let address = |flag: &str| {
             let at = self.gateway.arguments.iter().position(|argument| argument == flag).expect("a flag");
             format!("http://{}", self.gateway.arguments[at + 1])
@@ -112,7 +143,7 @@ impl Deployment {
     }
 
     /// Runs the verb until it succeeds: somebody is just starting.
-    fn eventually(&self, what: &str, arguments: &[&str]) -> Done {
+    pub fn eventually(&self, what: &str, arguments: &[&str]) -> Done {
         let end = Instant::now() + DEADLINE;
         loop {
             let done = self.run(arguments);
@@ -168,7 +199,7 @@ impl Deployment {
     }
 
     /// Answers that are on record as finished.
-    fn recorded(&self) -> i64 {
+    pub fn recorded(&self) -> i64 {
         self.runtime.block_on(async {
             let mut connection =
                 <sqlx::PgConnection as sqlx::Connection>::connect(&self.database.owner_url()).await.expect("connect");
