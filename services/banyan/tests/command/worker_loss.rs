@@ -49,8 +49,8 @@ fn request(n: usize) -> v1::GenerateRequest {
         input: Some(v1::generate_request::Input::Prompt(format!("Question {n}: what does E-17 mean?"))),
         sampling: Some(v1::Sampling { seed: Some(n as u64), temperature: Some(0.9), ..v1::Sampling::default() }),
         max_tokens: TOKENS,
-        ignore_eos: n % 4 != 0,
-        response_format: (n % 4 == 0).then_some(form),
+        ignore_eos: !n.is_multiple_of(4),
+        response_format: n.is_multiple_of(4).then_some(form),
         ..v1::GenerateRequest::default()
     }
 }
