@@ -28,7 +28,7 @@ pub use inference::{ChatArgs, FormatArgs, GenerateArgs, ModelsArgs, SamplingArgs
 pub use key::{KeyArgs, KeyFieldArgs, KeyNameArgs, KeyVerb, Period, RoleArg};
 pub use ledger::{GroupByArg, InvoiceArgs, InvoiceFormatArg, LedgerArgs, LedgerVerb, UsageArgs};
 pub use limits::{LimitsArgs, LimitsVerb};
-pub use load::{LoadArgs, LoadCase};
+pub use load::{BareRelayArgs, LoadArgs, LoadCase};
 pub use local::{DtypeArg, InspectArgs, ScoreArgs};
 pub use price::{PriceArgs, PriceVerb, TokenPriceArgs};
 pub use process::{ConfigArgs, GatewayArgs, LogArgs, LogFormatArg, UpArgs, WorkerArgs};
@@ -112,4 +112,6 @@ pub enum Verb {
     Bench(Box<BenchArgs>),
     /// Measure what the gateway adds to a request, with everything switched on.
     Load(LoadArgs),
+    #[command(hide = true)]
+    LoadBareRelay(BareRelayArgs),
 }

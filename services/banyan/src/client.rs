@@ -42,7 +42,15 @@ pub async fn inference(args: &ConnectionArgs) -> Result<InferenceServiceClient<C
             ClientFile::path(&args.data.data).display()
         ))
     })?;
-    let connection = connect(&address, &key).await?;
+    inference_at(&address, &key).await
+}
+
+/// The public door at this address, with this key.
+///
+/// # Errors
+/// Nobody answers.
+pub async fn inference_at(address: &str, key: &str) -> Result<InferenceServiceClient<Connection>, Failure> {
+    let connection = connect(address, key).await?;
     Ok(InferenceServiceClient::new(connection).max_decoding_message_size(MESSAGE_BYTES_MAX))
 }
 

@@ -57,6 +57,7 @@ async fn talk(verb: Verb, as_json: bool) -> Outcome {
         Verb::Audit(args) => admin::audit(args, as_json).await,
         Verb::Adapter(args) => admin::adapter(args, as_json).await,
         Verb::Limits(args) => admin::limit_verbs(args, as_json).await,
+        Verb::LoadBareRelay(args) => load::serve_bare_relay(&args).await,
         Verb::Inspect(_) | Verb::Score(_) | Verb::Bench(_) | Verb::Load(_) => {
             Err(Failure::Failed("this verb needs no server".to_owned()))
         }

@@ -1,10 +1,13 @@
 //! Credentials in call metadata.
 
-use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
+use tonic::{
+    codegen::http::HeaderMap,
+    metadata::{Ascii, MetadataValue},
+};
 
 /// The token of `authorization: Bearer <token>`, if there is exactly such an entry.
-pub fn token(metadata: &MetadataMap) -> Option<&str> {
-    let value = metadata.get("authorization")?.to_str().ok()?;
+pub fn token(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get("authorization")?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }

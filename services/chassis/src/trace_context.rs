@@ -5,7 +5,10 @@ use opentelemetry::{
     propagation::{Extractor, Injector, TextMapPropagator as _},
 };
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use tonic::metadata::{KeyRef, MetadataKey, MetadataMap};
+use tonic::{
+    codegen::http::{HeaderMap, HeaderName},
+    metadata::{MetadataKey, MetadataMap},
+};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
@@ -15,15 +18,15 @@ pub fn inject(metadata: &mut MetadataMap) {
     TraceContextPropagator::new().inject_context(&context, &mut Outgoing(metadata));
 }
 
-/// Makes `span` a child of the caller's span, if the metadata name one. Without an exporter this does nothing.
-pub fn follow(span: &Span, metadata: &MetadataMap) {
+/// Makes `span` a child of the caller's span, if the headers name one. Without an exporter this does nothing.
+pub fn follow(span: &Span, headers: &HeaderMap) {
     // Fails only when no OpenTelemetry layer is installed or the span is disabled: nothing to follow then.
-    let _ = span.set_parent(extract(metadata));
+    let _ = span.set_parent(extract(headers));
 }
 
 /// The caller's context.
-pub fn extract(metadata: &MetadataMap) -> Context {
-    TraceContextPropagator::new().extract(&Incoming(metadata))
+pub fn extract(headers: &HeaderMap) -> Context {
+    TraceContextPropagator::new().extract(&Incoming(headers))
 }
 
 struct Outgoing<'a>(&'a mut MetadataMap);
@@ -36,7 +39,7 @@ impl Injector for Outgoing<'_> {
     }
 }
 
-struct Incoming<'a>(&'a MetadataMap);
+struct Incoming<'a>(&'a HeaderMap);
 
 impl Extractor for Incoming<'_> {
     fn get(&self, key: &str) -> Option<&str> {
@@ -44,13 +47,7 @@ impl Extractor for Incoming<'_> {
     }
 
     fn keys(&self) -> Vec<&str> {
-        self.0
-            .keys()
-            .filter_map(|key| match key {
-                KeyRef::Ascii(key) => Some(key.as_str()),
-                KeyRef::Binary(_) => None,
-            })
-            .collect()
+        self.0.keys().map(HeaderName::as_str).collect()
     }
 }
 
@@ -65,7 +62,7 @@ mod tests {
         let mut metadata = MetadataMap::new();
         metadata
             .insert("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().expect("valid"));
-        let context = extract(&metadata);
+        let context = extract(metadata.as_ref());
         let span = context.span().span_context().clone();
         assert_eq!(span.trace_id().to_string(), "0af7651916cd43dd8448eb211c80319c");
         let mut out = MetadataMap::new();

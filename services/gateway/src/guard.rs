@@ -24,7 +24,6 @@ use tonic::{
         Service,
         http::{HeaderMap, HeaderValue, Request, Response},
     },
-    metadata::MetadataMap,
     server::NamedService,
 };
 use tracing::Instrument as _;
@@ -120,8 +119,7 @@ impl Guard {
         let arrived = Instant::now();
         let (method, rule) = access::rule_of(path)?;
         let deadline = self.deadline(rule, headers)?;
-        let metadata = MetadataMap::from_headers(headers.clone());
-        let identity = deadline.bound(self.authenticator.authenticate(bearer::token(&metadata))).await?;
+        let identity = deadline.bound(self.authenticator.authenticate(bearer::token(headers))).await?;
         let key = self.authenticator.enter(&identity.caller).map(Arc::new);
         let session = Session { id, identity, arrived, deadline, method, key, about: Arc::default() };
         let admitted = access::admit(rule, &session.identity.caller)
@@ -164,7 +162,7 @@ impl Guard {
             client_request_id = client_id(request.headers()),
             tenant = tracing::field::Empty,
         );
-        trace_context::follow(&span, &MetadataMap::from_headers(request.headers().clone()));
+        trace_context::follow(&span, request.headers());
         async move {
             let admitted = self.admit(id, rpc, request.headers()).instrument(tracing::info_span!("auth")).await;
             let answer = match admitted {

@@ -27,7 +27,7 @@ impl ClusterToken {
 
 impl Interceptor for ClusterToken {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
-        if self.accepts(bearer::token(request.metadata())) {
+        if self.accepts(bearer::token(request.metadata().as_ref())) {
             return Ok(request);
         }
         let fault = Fault::new(Reason::Unauthenticated, "a worker takes calls with the cluster token only");

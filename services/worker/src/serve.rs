@@ -64,7 +64,7 @@ impl Service {
             completion_tokens = Empty,
             begun_tokens = request.get_ref().generated.len(),
         );
-        trace_context::follow(&span, request.metadata());
+        trace_context::follow(&span, request.metadata().as_ref());
         let request = parse::generate(request.into_inner(), base.digest())?;
         if let Some(key) = &request.adapter {
             span.record("adapter", tracing::field::display(key.digest));
@@ -166,6 +166,6 @@ impl WorkerService for Service {
 
 /// The request id of a call, and its span as a child of the caller's.
 fn called<T>(request: &Request<T>, span: Span) -> (String, Span) {
-    trace_context::follow(&span, request.metadata());
+    trace_context::follow(&span, request.metadata().as_ref());
     (request_id(request.metadata()), span)
 }

@@ -9,6 +9,7 @@ turn. What the gateway adds is the difference. Every request is authenticated, r
 limits, written to the ledger and traced; nothing is left out.
 
 Cases:
+  bare     a relay in the gateway's place that governs nothing: what of the cost any gateway has
   local    limits in the gateway's memory, as with `banyan up`
   redis    limits in Redis, shared by all gateways
 
@@ -60,9 +61,21 @@ pub struct LoadArgs {
     pub set: Vec<String>,
 }
 
+/// What `banyan load` starts in the gateway's place.
+#[derive(Args, Clone, Debug)]
+pub struct BareRelayArgs {
+    #[arg(long)]
+    pub listen: String,
+    #[arg(long)]
+    pub worker: String,
+    #[arg(long)]
+    pub base_digest: String,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LoadCase {
+    Bare,
     Local,
     Redis,
 }

@@ -1,39 +1,34 @@
 //! A gateway as a process of its own, with tenants whose limits a measurement does not reach, and a key for each.
 
 use std::{
-    fs,
     net::TcpListener,
-    process::{Child, Command, Stdio},
-    sync::Arc,
+    process::Command,
     time::{Duration, Instant},
 };
 
-use proto::v1::{
-    ApiKey, CreateApiKeyRequest, CreateTenantRequest, GenerateRequest, Role, Tenant, TenantLimits, TokenIds,
-    generate_request::Input,
-};
+use proto::v1::{ApiKey, CreateApiKeyRequest, CreateTenantRequest, Role, Tenant, TenantLimits};
 use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::{
-    drive::{Target, Times},
+    application,
+    drive::Target,
+    measured_process::MeasuredProcess,
     scripted_worker::{CLUSTER_TOKEN, ScriptedWorker},
 };
 use crate::{
-    cli::{ConnectionArgs, DataArgs, LoadArgs, LoadCase},
-    client::{self, Admin},
+    cli::{LoadArgs, LoadCase},
+    client::Admin,
     embedded::Embedded,
     failure::{Failure, Outcome},
 };
 
 const OPERATOR_TOKEN: &str = "operator";
-const START_TIMEOUT: Duration = Duration::from_secs(60);
-const RETRY: Duration = Duration::from_millis(50);
-/// Linux counts processor time in these (`USER_HZ`, the same on every architecture that we run on).
-const TICKS_PER_SECOND: u64 = 100;
+pub const START_TIMEOUT: Duration = Duration::from_secs(60);
+pub const RETRY: Duration = Duration::from_millis(50);
 
 pub struct GatewayProcess {
-    child: Child,
+    pub process: MeasuredProcess,
     endpoint: String,
     keys: Vec<String>,
     /// Its database, where none was given.
@@ -63,9 +58,8 @@ impl GatewayProcess {
         if let (Some(redis), LoadCase::Redis) = (&args.redis, case) {
             command.args(["--redis", redis]);
         }
-        let child = command.stdin(Stdio::null()).spawn()?;
-        // From here on the process is killed when this is dropped.
-        let mut gateway = Self { child, endpoint, keys: Vec::new(), embedded, folder };
+        let process = MeasuredProcess::start(&mut command)?;
+        let mut gateway = Self { process, endpoint, keys: Vec::new(), embedded, folder };
         let admin = gateway.connect(&admin_endpoint).await?;
         // The database may have seen other measurements.
         let run = Uuid::now_v7().simple().to_string();
@@ -81,65 +75,13 @@ impl GatewayProcess {
     /// # Errors
     /// Nobody answers.
     pub async fn target(&self, args: &LoadArgs) -> Result<Target, Failure> {
-        let mut clients = Vec::new();
-        for n in 0..args.connections as usize {
-            let connection = ConnectionArgs {
-                endpoint: Some(self.endpoint.clone()),
-                admin_endpoint: None,
-                key: Some(self.keys[n % self.keys.len()].clone()),
-                operator_token: None,
-                data: DataArgs { data: self.folder.path().to_owned() },
-            };
-            clients.push(client::inference(&connection).await?);
-        }
-        let request = GenerateRequest {
-            model: "base".to_owned(),
-            input: Some(Input::Tokens(TokenIds { ids: vec![1; args.prompt_tokens as usize] })),
-            max_tokens: args.messages,
-            ..GenerateRequest::default()
-        };
-        Ok(Arc::new(move |n| {
-            let (mut client, request) = (clients[n % clients.len()].clone(), request.clone());
-            Box::pin(async move {
-                let mut steps = client.generate(request).await?.into_inner();
-                let mut first = None;
-                while steps.message().await?.is_some() {
-                    first.get_or_insert_with(Instant::now);
-                }
-                let end = Instant::now();
-                Ok(Times { first: first.unwrap_or(end), end })
-            })
-        }))
-    }
-
-    /// Processor time that it has spent so far, in user and system mode.
-    ///
-    /// # Errors
-    /// Where the system does not say (only Linux does).
-    pub fn cpu_time(&self) -> Result<Duration, Failure> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The second field is the program's name in parentheses; behind it, `utime` and `stime` are the 12th and 13th.
-        let fields = stat.rsplit_once(')').map(|(_, fields)| fields.split_ascii_whitespace()).into_iter().flatten();
-        let ticks: u64 = fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
-        Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
-    }
-
-    /// Memory that it holds now.
-    ///
-    /// # Errors
-    /// Where the system does not say (only Linux does).
-    pub fn resident_bytes(&self) -> Result<u64, Failure> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.trim().split(' ').next()?.parse::<u64>().ok());
-        kib.map(|kib| kib * 1024).ok_or_else(|| Failure::Failed("the gateway's memory cannot be read".to_owned()))
+        application::target(&self.endpoint, &self.keys, args).await
     }
 
     /// # Errors
     /// A process or database that does not end.
     pub async fn stop(mut self) -> Outcome {
-        self.child.kill()?;
-        self.child.wait()?;
+        self.process.kill()?;
         match self.embedded.take() {
             Some(embedded) => embedded.stop().await.map_err(failed),
             None => Ok(()),
@@ -154,7 +96,7 @@ impl GatewayProcess {
                 Ok(admin) => return Ok(admin),
                 Err(error) => error,
             };
-            if let Some(status) = self.child.try_wait()? {
+            if let Some(status) = self.process.ended()? {
                 return Err(Failure::Failed(format!("the gateway ended at its start: {status}")));
             }
             if Instant::now() > end {
@@ -175,14 +117,6 @@ impl GatewayProcess {
             tokio::time::sleep(RETRY).await;
         }
         Ok(())
-    }
-}
-
-impl Drop for GatewayProcess {
-    fn drop(&mut self) {
-        // Fails only when it has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -220,7 +154,7 @@ async fn provide(admin: &Admin, tenant: &str) -> Result<String, Failure> {
     Ok(admin.keys().create_api_key(request).await?.into_inner().key)
 }
 
-fn free_address() -> Result<String, Failure> {
+pub fn free_address() -> Result<String, Failure> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
 }
 

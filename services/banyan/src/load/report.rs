@@ -42,6 +42,8 @@ pub struct Row {
     gateway_cpu_us: Option<f64>,
     /// At that processor time for a request.
     per_core: Option<f64>,
+    /// Of what the bare relay's core carries at this rate.
+    of_bare: Option<f64>,
     resident_bytes: u64,
     overrun: bool,
 }
@@ -65,8 +67,20 @@ impl Row {
             added_first_p99: median(&first(0.99)),
             gateway_cpu_us,
             per_core: gateway_cpu_us.map(|us| 1e6 / us),
+            of_bare: None,
             resident_bytes: turns.iter().map(|turn| turn.resident_bytes).max().unwrap_or(0),
             overrun: turns.iter().any(|turn| turn.direct.overrun || turn.through.overrun),
+        }
+    }
+
+    /// Once all are there.
+    pub fn compare_with_bare(rows: &mut [Self]) {
+        let bare = |row: &&Self| row.case == LoadCase::Bare;
+        let bare: Vec<_> = rows.iter().filter(bare).map(|row| (row.rate, row.per_core)).collect();
+        for row in rows {
+            let same_rate = bare.iter().find(|(rate, _)| *rate == row.rate);
+            let bare = same_rate.and_then(|(_, per_core)| *per_core);
+            row.of_bare = row.per_core.zip(bare).map(|(row, bare)| row / bare);
         }
     }
 
@@ -138,6 +152,7 @@ fn table(rows: &[Row]) -> Table {
         "ADDED TTFT p50/p99 ms",
         "GATEWAY CPU us",
         "REQUESTS/s PER CORE",
+        "OF BARE",
         "RESIDENT",
     ]);
     for row in rows {
@@ -151,6 +166,7 @@ fn table(rows: &[Row]) -> Table {
             pair(row.added_first_p50, row.added_first_p99),
             rate(row.gateway_cpu_us),
             rate(row.per_core),
+            row.of_bare.map_or_else(|| "-".to_owned(), |share| format!("{:.0} %", share * 100.0)),
             mebibytes(row.resident_bytes),
         ]);
     }
@@ -224,6 +240,17 @@ mod tests {
         assert!((rows[0].per_core.expect("known") - 5000.0).abs() < 1e-6);
         let highest: Vec<_> = frontier(&rows).iter().map(|row| row.rate).collect();
         assert_eq!(highest, [Some(100), Some(200), Some(400)]);
+    }
+
+    #[test]
+    fn a_case_is_compared_with_the_bare_relay_at_the_same_rate() {
+        let mut slow = turn(1.0, 2.0);
+        slow.gateway_cpu = Duration::from_micros(800);
+        let bare = Row::of(LoadCase::Bare, 100, &[turn(1.0, 1.5)]);
+        let (same, other) = (Row::of(LoadCase::Local, 100, &[slow]), Row::of(LoadCase::Local, 200, &[turn(1.0, 2.0)]));
+        let mut rows = [bare, same, other];
+        Row::compare_with_bare(&mut rows);
+        assert_eq!(rows.map(|row| row.of_bare), [Some(1.0), Some(0.25), None]);
     }
 
     #[test]

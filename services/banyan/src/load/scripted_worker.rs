@@ -27,7 +27,7 @@ const NAME: &str = "scripted";
 
 pub struct ScriptedWorker {
     pub url: String,
-    base_digest: String,
+    pub base_digest: String,
     stop: CancellationToken,
     serving: JoinHandle<()>,
 }

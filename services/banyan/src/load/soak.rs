@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::runtime::Handle;
 
-use super::{drive::drive, gateway_process::GatewayProcess};
+use super::{drive::drive, subject::Subject};
 use crate::{
     cli::{LoadArgs, LoadCase},
     failure::Failure,
@@ -37,18 +37,13 @@ impl Soak {
 ///
 /// # Errors
 /// A request that is refused.
-pub async fn soak(
-    args: &LoadArgs,
-    case: LoadCase,
-    gateway: &GatewayProcess,
-    clients: &Handle,
-) -> Result<Soak, Failure> {
+pub async fn soak(args: &LoadArgs, case: LoadCase, gateway: &Subject, clients: &Handle) -> Result<Soak, Failure> {
     let rate = args.rates.last().copied().unwrap_or(1);
     let piece = Duration::from_secs(u64::from(args.soak_minutes) * 60) / PIECES;
     let (mut resident_bytes, mut answers) = (Vec::new(), 0);
     for _ in 0..PIECES {
         answers += drive(gateway.target(args).await?, rate, piece, clients).await?.end.len();
-        resident_bytes.push(gateway.resident_bytes()?);
+        resident_bytes.push(gateway.process().resident_bytes()?);
     }
     Ok(Soak { case, rate, minutes: args.soak_minutes, answers, resident_bytes })
 }

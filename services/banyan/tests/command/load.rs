@@ -17,14 +17,14 @@ fn load_measures_each_case_at_each_rate_on_real_servers() {
     let rows = whole["rows"].as_array().expect("rows");
     let of = |row: &serde_json::Value| (row["case"].as_str().map(str::to_owned), row["rate"].as_u64());
     let cases: Vec<_> = rows.iter().map(of).collect();
-    let wanted = [("local", 20), ("local", 40), ("redis", 20), ("redis", 40)];
+    let wanted = [("bare", 20), ("bare", 40), ("local", 20), ("local", 40), ("redis", 20), ("redis", 40)];
     assert_eq!(cases, wanted.map(|(case, rate)| (Some(case.to_owned()), Some(rate))));
     for row in rows {
         assert!(row["answers_per_second"].as_f64().is_some_and(|rate| rate > 0.0), "{row}");
         assert!(row["added_p99"].is_f64() && row["resident_bytes"].as_u64().is_some_and(|bytes| bytes > 0), "{row}");
         assert_eq!(row["overrun"], false);
     }
-    assert_eq!(whole["frontier"].as_array().map(Vec::len), Some(6));
+    assert_eq!(whole["frontier"].as_array().map(Vec::len), Some(9));
 }
 
 #[test]

@@ -1,13 +1,11 @@
-//! The two threads that own the log's files. One appends: everything that waits goes in one write. The other makes durable:
-//! every end that was written meanwhile shares one sync, and no beginning waits for it.
-//!
-//! A disk that is full takes no new beginnings; ends are tried until they are written, in room that was kept for them.
+//! The thread that appends what found the log busy: everything that waits goes in one write. It alone begins segments, and
+//! deals with a disk that is full: that takes no new beginnings, and ends are tried until they are written, in room that
+//! was kept for them.
 
 use std::{
     fs::File,
-    io::{self, Write as _},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{Receiver, RecvTimeoutError, SyncSender},
     },
     time::Duration,
@@ -15,17 +13,10 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{
-    Held,
-    folder::Folder,
-    segment::{self, HEADER_BYTES},
-    state::{Position, State},
-};
+use super::{Held, appender::Appender, folder::Folder, segment, state::State, syncer::Sync};
 
 /// Records of one write, at most.
 const BATCH_MAX: usize = 512;
-/// Writes that wait for a sync, at most; then appending waits.
-pub const SYNCS_MAX: usize = 64;
 
 /// What is appended.
 pub enum Append {
@@ -41,22 +32,14 @@ pub enum Append {
 #[derive(Clone, Copy, Debug)]
 pub struct NotWritten;
 
-/// A file whose writes are to be made durable, and who waits for it.
-pub struct Sync {
-    file: Arc<File>,
-    waiting: Vec<oneshot::Sender<()>>,
-}
-
 pub struct Writer {
+    appender: Arc<Mutex<Appender>>,
     folder: Arc<Folder>,
     state: Arc<State>,
     syncs: SyncSender<Sync>,
-    segment_bytes: u64,
     /// Kept free for the ends of running requests.
     ballast_bytes: u64,
     retry: Duration,
-    file: Arc<File>,
-    at: Position,
 }
 
 /// Ends that are not written yet.
@@ -68,26 +51,28 @@ struct Ends {
 }
 
 impl Writer {
-    /// Begins a segment behind `last`.
     pub fn new(
+        appender: Arc<Mutex<Appender>>,
         folder: Arc<Folder>,
         state: Arc<State>,
         syncs: SyncSender<Sync>,
-        last: u64,
-        (segment_bytes, ballast_bytes): (u64, u64),
+        ballast_bytes: u64,
         retry: Duration,
-    ) -> io::Result<Self> {
-        let file = Arc::new(segment::create(folder.path(), last + 1)?);
-        let at = Position { segment: last + 1, offset: HEADER_BYTES };
-        let mut writer = Self { folder, state, syncs, segment_bytes, ballast_bytes, retry, file, at };
-        writer.state.grown(HEADER_BYTES);
-        writer.state.written().send_replace(at);
+    ) -> Self {
+        let writer = Self { appender, folder, state, syncs, ballast_bytes, retry };
         writer.keep_free();
-        Ok(writer)
+        writer
     }
 
-    /// Appends until told to stop, or nobody is left who could send.
-    pub fn run(mut self, inbox: &Receiver<Append>) {
+    /// Appends until told to stop, or nobody is left who could send. The syncer stops behind it.
+    pub fn run(self, inbox: &Receiver<Append>) {
+        self.work_off(inbox);
+        self.appender().stop();
+        // It is gone only if it has failed, which is told where it is waited for.
+        let _ = self.syncs.send(Sync::Stop);
+    }
+
+    fn work_off(&self, inbox: &Receiver<Append>) {
         loop {
             let first = if self.state.is_disk_full() {
                 match inbox.recv_timeout(self.retry) {
@@ -111,7 +96,7 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, batch: Vec<Append>, inbox: &Receiver<Append>) {
+    fn write(&self, batch: Vec<Append>, inbox: &Receiver<Append>) {
         let (mut frames, mut beginnings, mut ends) = (Vec::new(), Vec::new(), Ends::default());
         for append in batch {
             match append {
@@ -127,45 +112,47 @@ impl Writer {
                 Append::Stop => {}
             }
         }
-        let appended = self.append(&frames);
+        if frames.is_empty() {
+            return;
+        }
+        let appended = self.appender().append(&frames);
         for written in beginnings {
             // Who asked may have gone.
-            let _ = written.send(appended.as_ref().map_err(|_| NotWritten).copied());
+            let _ = written.send(appended.as_ref().map(|_| ()).map_err(|_| NotWritten));
         }
-        if let Err(error) = appended {
+        let file = appended.or_else(|error| {
             tracing::error!(%error, path = %self.folder.path().display(), "the log cannot be written");
             self.state.set_disk_full(true);
-            self.insist(&mut ends, inbox);
-        }
-        if !ends.waiting.is_empty() {
-            let sync = Sync { file: Arc::clone(&self.file), waiting: ends.waiting };
-            if self.syncs.send(sync).is_err() {
-                self.state.set_broken();
-            }
+            self.insist(&mut ends, inbox).ok_or(error)
+        });
+        if let Ok(file) = file
+            && !ends.waiting.is_empty()
+            && self.syncs.send(Sync::Ends { file, waiting: ends.waiting, held: ends.held }).is_err()
+        {
+            self.state.set_broken();
         }
     }
 
-    /// Tries until these ends, and those that come meanwhile, are written. Beginnings are refused.
-    fn insist(&mut self, ends: &mut Ends, inbox: &Receiver<Append>) {
+    fn appender(&self) -> MutexGuard<'_, Appender> {
+        self.appender.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tries until these ends, and those that come meanwhile, are written, and says where. Beginnings are refused.
+    fn insist(&self, ends: &mut Ends, inbox: &Receiver<Append>) -> Option<Arc<File>> {
         if let Err(error) = self.folder.give_back() {
             tracing::error!(%error, "the room that was kept free cannot be given back");
         }
         let mut last_try = false;
-        while !ends.frames.is_empty() {
-            if self.state.is_broken() {
-                return ends.waiting.clear();
+        while !ends.frames.is_empty() && !self.state.is_broken() {
+            if let Ok(file) = self.appender().append(&ends.frames) {
+                return Some(file);
             }
-            let frames = std::mem::take(&mut ends.frames);
-            if self.append(&frames).is_ok() {
-                return;
-            }
-            ends.frames = frames;
             if last_try {
                 tracing::error!(
                     ends = ends.waiting.len(),
                     "the ends of requests are lost: the disk is full at the stop"
                 );
-                return ends.waiting.clear();
+                return None;
             }
             match inbox.recv_timeout(self.retry) {
                 Ok(Append::Beginning { written, .. }) => {
@@ -176,43 +163,11 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }
-    }
-
-    /// All of it or nothing.
-    fn append(&mut self, frames: &[u8]) -> io::Result<()> {
-        if self.state.is_broken() {
-            return Err(io::Error::other("the log is broken"));
-        }
-        let bytes = frames.len() as u64;
-        if bytes == 0 {
-            return Ok(());
-        }
-        if self.at.offset + bytes > self.segment_bytes && self.at.offset > HEADER_BYTES {
-            self.rotate()?;
-        }
-        if let Err(error) = (&*self.file).write_all(frames) {
-            if let Err(error) = self.file.set_len(self.at.offset) {
-                tracing::error!(%error, "half a write cannot be taken back");
-                self.state.set_broken();
-            }
-            return Err(error);
-        }
-        self.at.offset += bytes;
-        self.state.grown(bytes);
-        self.state.written().send_replace(self.at);
-        Ok(())
-    }
-
-    fn rotate(&mut self) -> io::Result<()> {
-        let number = self.at.segment + 1;
-        self.file = Arc::new(segment::create(self.folder.path(), number)?);
-        self.at = Position { segment: number, offset: HEADER_BYTES };
-        self.state.grown(HEADER_BYTES);
-        Ok(())
+        None
     }
 
     /// With that there is room again.
-    fn keep_free(&mut self) {
+    fn keep_free(&self) {
         match self.folder.keep_free(self.ballast_bytes) {
             Ok(()) => self.state.set_disk_full(false),
             Err(error) => {
@@ -231,30 +186,4 @@ impl Ends {
         self.waiting.push(durable);
         self.held.push(held);
     }
-}
-
-/// Makes durable what was written, until the writer is gone.
-pub fn keep_syncing(inbox: &Receiver<Sync>, state: &State) {
-    while let Ok(first) = inbox.recv() {
-        let mut syncs = vec![first];
-        syncs.extend(inbox.try_iter().take(SYNCS_MAX));
-        let mut synced: Option<(Arc<File>, bool)> = None;
-        for Sync { file, waiting } in syncs {
-            let known = synced.take().filter(|(known, _)| Arc::ptr_eq(known, &file)).map(|(_, well)| well);
-            // One sync covers every write of the batch into the same file: they all came before it.
-            let well = known.unwrap_or_else(|| file.sync_data().map_err(|error| give_up(state, &error)).is_ok());
-            if well {
-                for durable in waiting {
-                    let _ = durable.send(());
-                }
-            }
-            synced = Some((file, well));
-        }
-    }
-}
-
-/// After a sync that failed nobody knows what the disk holds, and another one may say that all is well.
-fn give_up(state: &State, error: &io::Error) {
-    tracing::error!(%error, "the log cannot be made durable: no request is taken until a restart");
-    state.set_broken();
 }

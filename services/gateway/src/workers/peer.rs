@@ -40,7 +40,7 @@ pub struct Peer {
     in_flight_max: usize,
     step_timeout: Duration,
     in_flight: AtomicUsize,
-    seen: Mutex<Seen>,
+    seen: Mutex<Arc<Seen>>,
 }
 
 /// What the last look has shown.
@@ -133,8 +133,8 @@ impl Peer {
 
     /// As it calls itself, as far as that is known.
     pub fn name(&self) -> String {
-        let name = self.seen().name;
-        if name.is_empty() { self.url.clone() } else { name }
+        let seen = self.seen();
+        if seen.name.is_empty() { self.url.clone() } else { seen.name.clone() }
     }
 
     /// Longest time between two steps of an answer.
@@ -168,17 +168,17 @@ impl Peer {
         self.seen().residents.get(adapter).copied()
     }
 
-    pub fn seen(&self) -> Seen {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn seen(&self) -> Arc<Seen> {
+        Arc::clone(&self.seen.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Remembers what a look has shown; says whether it was well before.
     pub fn update(&self, seen: Seen) -> bool {
-        std::mem::replace(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner), seen).well
+        std::mem::replace(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner), Arc::new(seen)).well
     }
 
     pub fn mark_unwell(&self) {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).well = false;
+        Arc::make_mut(&mut self.seen.lock().unwrap_or_else(PoisonError::into_inner)).well = false;
     }
 
     pub async fn status(&self, deadline: Deadline) -> Result<wire::Status, Failure> {
@@ -223,9 +223,8 @@ impl Peer {
         let message = wire::GetUsageRequest { request_ids: requests.iter().map(ToString::to_string).collect() };
         let request = self.dress(message, None, deadline);
         let answer = bounded(deadline, self.client.clone().get_usage(request)).await?;
-        let name = self.seen().name;
-        let name = if name.is_empty() { &self.url } else { &name };
-        Ok(answer.usages.into_iter().filter_map(|usage| convert::usage(usage, name)).collect())
+        let name = self.name();
+        Ok(answer.usages.into_iter().filter_map(|usage| convert::usage(usage, &name)).collect())
     }
 
     /// Starts a generation and waits for its first step.

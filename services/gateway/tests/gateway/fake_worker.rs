@@ -255,7 +255,7 @@ impl Performance {
 
 impl Service {
     fn check(&self, metadata: &MetadataMap) -> Result<(), Status> {
-        if bearer::token(metadata) == Some(CLUSTER_TOKEN) {
+        if bearer::token(metadata.as_ref()) == Some(CLUSTER_TOKEN) {
             return Ok(());
         }
         Err(status_of(&Fault::new(Reason::Unauthenticated, "no cluster token"), "r"))
