@@ -70,7 +70,9 @@ async fn one_request_is_one_trace_from_the_door_to_the_decode_step_and_says_noth
         .add_service(MetricsServiceServer::new(collector.clone()))
         .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener));
     tokio::spawn(serving);
-    let config = TelemetryConfig { otlp_endpoint: endpoint, ..TelemetryConfig::default() };
+    // What is not logged is traced all the same.
+    let log_filter = "error".to_owned();
+    let config = TelemetryConfig { otlp_endpoint: endpoint, log_filter, ..TelemetryConfig::default() };
     let telemetry = telemetry::init(&config).expect("telemetry starts");
 
     let platform = Platform::start(Settings::default()).await;

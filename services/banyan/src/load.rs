@@ -4,6 +4,7 @@
 
 mod application;
 mod bare_relay;
+mod collector;
 mod drive;
 mod gateway_process;
 mod measured_process;

@@ -5,9 +5,15 @@ use std::{io::IsTerminal as _, time::Duration};
 
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::{MetricExporter, SpanExporter, WithExportConfig as _};
-use opentelemetry_sdk::{Resource, metrics::SdkMeterProvider, trace::SdkTracerProvider};
+use opentelemetry_sdk::{
+    Resource,
+    metrics::SdkMeterProvider,
+    trace::{Sampler, SdkTracerProvider},
+};
 use serde::{Deserialize, Serialize};
-use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{
+    EnvFilter, Layer as _, filter::LevelFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
 /// What a process reports, and where to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +27,9 @@ pub struct TelemetryConfig {
     /// OTLP over gRPC, for example `http://127.0.0.1:4317`; empty exports nothing.
     pub otlp_endpoint: String,
     pub otlp_timeout_ms: u64,
+    /// Of a thousand calls that come without a trace of their caller's, so many begin one. A caller's own trace is always
+    /// followed as the caller has decided.
+    pub traces_per_mille: u16,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +47,7 @@ impl Default for TelemetryConfig {
             log_filter: "info".to_owned(),
             otlp_endpoint: String::new(),
             otlp_timeout_ms: 3_000,
+            traces_per_mille: 1_000,
         }
     }
 }
@@ -48,6 +58,8 @@ pub enum TelemetryError {
     Filter { filter: String, source: tracing_subscriber::filter::ParseError },
     #[error("otlp_endpoint `{endpoint}`: {source}")]
     Exporter { endpoint: String, source: opentelemetry_otlp::ExporterBuildError },
+    #[error("traces_per_mille: {0} is more than 1000")]
+    Traces(u16),
     #[error("telemetry was started twice in one process")]
     Twice,
 }
@@ -93,8 +105,19 @@ pub fn init(config: &TelemetryConfig) -> Result<TelemetryGuard, TelemetryError> 
             .boxed(),
     };
     let (tracer, meter) = providers(config)?;
-    let spans = tracer.as_ref().map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("banyan")));
-    tracing_subscriber::registry().with(filter).with(logs).with(spans).try_init().map_err(|_| TelemetryError::Twice)?;
+    // What is logged is one question, what is traced another.
+    let spans = tracer.as_ref().map(|provider| {
+        // Of a span counts what it is and how long it took; files, lines and threads would be most of what is sent.
+        tracing_opentelemetry::layer()
+            .with_tracer(provider.tracer("banyan"))
+            .with_location(false)
+            .with_threads(false)
+            .with_tracked_inactivity(false)
+            .with_target(false)
+            .with_filter(LevelFilter::INFO)
+    });
+    let subscriber = tracing_subscriber::registry().with(logs.with_filter(filter)).with(spans);
+    subscriber.try_init().map_err(|_| TelemetryError::Twice)?;
     if let Some(meter) = &meter {
         opentelemetry::global::set_meter_provider(meter.clone());
     }
@@ -104,6 +127,9 @@ pub fn init(config: &TelemetryConfig) -> Result<TelemetryGuard, TelemetryError> 
 fn providers(
     config: &TelemetryConfig,
 ) -> Result<(Option<SdkTracerProvider>, Option<SdkMeterProvider>), TelemetryError> {
+    if config.traces_per_mille > 1_000 {
+        return Err(TelemetryError::Traces(config.traces_per_mille));
+    }
     if config.otlp_endpoint.is_empty() {
         return Ok((None, None));
     }
@@ -122,7 +148,12 @@ fn providers(
         .with_timeout(timeout)
         .build()
         .map_err(fault)?;
-    let tracer = SdkTracerProvider::builder().with_batch_exporter(spans).with_resource(resource.clone()).build();
+    let begun = Sampler::TraceIdRatioBased(f64::from(config.traces_per_mille) / 1_000.0);
+    let tracer = SdkTracerProvider::builder()
+        .with_batch_exporter(spans)
+        .with_sampler(Sampler::ParentBased(Box::new(begun)))
+        .with_resource(resource.clone())
+        .build();
     let meter = SdkMeterProvider::builder().with_periodic_exporter(metrics).with_resource(resource).build();
     Ok((Some(tracer), Some(meter)))
 }

@@ -145,6 +145,7 @@ impl Ledger {
             if tokio::time::timeout(patience, shipper.ship_all()).await.is_err() {
                 tracing::warn!("the database did not answer: the rest of the log is shipped at the next start");
             }
+            shipper.keep_cursor();
         });
         Ok((Self { appender, appends, syncs, places: Arc::new(Semaphore::new(config.requests_max)), state }, task))
     }

@@ -6,6 +6,7 @@
 //! middle of an answer, another one goes on with it ([`Workers::resume`]). All workers must have the same base.
 
 mod answer;
+mod base;
 mod check;
 mod discovery;
 mod heat;
@@ -36,6 +37,7 @@ use crate::{
     parse::Input,
 };
 pub use answer::{Answer, Extender, Finished, Step};
+pub use base::BaseModel;
 use discovery::{Directory, Named};
 use heat::Heat;
 pub use peer::Failure;
@@ -64,13 +66,6 @@ struct Inner {
     well: watch::Sender<bool>,
     /// Somebody has seen a worker fail: look at once.
     look: Notify,
-}
-
-/// The base model that all workers have, as the first one that answered told it.
-pub struct BaseModel {
-    pub digest: Digest,
-    pub context_length: u32,
-    pub inventory: adapters::Base,
 }
 
 /// An immutable adapter version.
@@ -166,6 +161,11 @@ impl Workers {
 
     /// Token ids of an input, as the base's own tokenizer and chat template have them.
     pub async fn tokenize(&self, input: &Input, id: RequestId, deadline: Deadline) -> Result<Vec<u32>, Fault> {
+        if let Input::Tokens(ids) = input {
+            // No worker knows more of them than its base has said.
+            self.base()?.check(ids)?;
+            return Ok(ids.clone());
+        }
         let patience = ms(self.inner.config.call_timeout_ms);
         let message = wire::tokenize(input);
         for peer in self.inner.candidates(id.uuid().as_bytes(), None, id) {

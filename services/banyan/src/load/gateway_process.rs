@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::{
     application,
+    collector::Collector,
     drive::Target,
     measured_process::MeasuredProcess,
     scripted_worker::{CLUSTER_TOKEN, ScriptedWorker},
@@ -33,7 +34,9 @@ pub struct GatewayProcess {
     keys: Vec<String>,
     /// Its database, where none was given.
     embedded: Option<Embedded>,
-    folder: TempDir,
+    _collector: Collector,
+    /// Registry and log; goes with it.
+    _folder: TempDir,
 }
 
 impl GatewayProcess {
@@ -52,6 +55,8 @@ impl GatewayProcess {
         command.args(["gateway", "--migrate", "--listen", &listen, "--admin-listen", &admin_listen]);
         command.args(["--postgres", &postgres.unwrap_or_default(), "--worker", &worker.url]);
         command.args(["--registry", &format!("file://{}", folder.path().display()), "--log", "warn"]);
+        let collector = Collector::start().await?;
+        command.args(["--otlp", &collector.url]);
         for setting in settings(args, embedded.is_some(), &folder) {
             command.args(["--set", &setting]);
         }
@@ -59,7 +64,8 @@ impl GatewayProcess {
             command.args(["--redis", redis]);
         }
         let process = MeasuredProcess::start(&mut command)?;
-        let mut gateway = Self { process, endpoint, keys: Vec::new(), embedded, folder };
+        let mut gateway =
+            Self { process, endpoint, keys: Vec::new(), embedded, _collector: collector, _folder: folder };
         let admin = gateway.connect(&admin_endpoint).await?;
         // The database may have seen other measurements.
         let run = Uuid::now_v7().simple().to_string();

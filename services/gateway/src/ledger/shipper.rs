@@ -1,7 +1,12 @@
 //! Carries the log to PostgreSQL, in its order, in batches, as often as it takes: writing there is idempotent. What is
 //! shipped is deleted segment by segment. Nothing is skipped: a record that the database does not take is put aside, loudly.
 
-use std::{collections::VecDeque, io, slice, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    io, slice,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use store::{LedgerEntry, Store, StoreError};
 
@@ -13,6 +18,9 @@ use super::{
 };
 use crate::config::{LedgerConfig, ms};
 
+/// Between two writes of the cursor.
+const KEEP_EVERY: Duration = Duration::from_secs(1);
+
 pub struct Shipper {
     folder: Arc<Folder>,
     state: Arc<State>,
@@ -23,6 +31,8 @@ pub struct Shipper {
     retry: Duration,
     /// Behind the last record that was shipped.
     at: Position,
+    /// When the cursor was kept.
+    kept: Instant,
     /// Read, and not shipped: records and where each ends.
     ahead: VecDeque<(Vec<u8>, Position)>,
 }
@@ -48,49 +58,49 @@ impl Shipper {
             linger: ms(config.ship_interval_ms),
             retry: ms(config.retry_ms),
             at,
+            kept: Instant::now(),
             ahead: VecDeque::new(),
         }
     }
 
-    /// Never ends by itself.
+    /// Never ends by itself. What is written while a batch is on its way waits for the next one, so that a busy gateway
+    /// makes few large transactions instead of many small ones.
     pub async fn keep_shipping(&mut self) {
         let mut written = self.state.written().subscribe();
         loop {
-            self.ship_all().await;
             let at = self.at;
             if written.wait_for(|written| *written > at).await.is_err() {
                 return std::future::pending().await;
             }
             tokio::time::sleep(self.linger).await;
+            let until = *written.borrow_and_update();
+            self.ship(until).await;
         }
     }
 
     /// Ends when everything that is written now is shipped.
     pub async fn ship_all(&mut self) {
-        loop {
-            match self.ship_some().await {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(error) => {
-                    tracing::error!(%error, "the log cannot be shipped");
-                    tokio::time::sleep(self.retry).await;
-                }
+        let until = *self.state.written().borrow();
+        self.ship(until).await;
+    }
+
+    /// Ends when everything before `until` is shipped.
+    async fn ship(&mut self, until: Position) {
+        while self.at < until {
+            if let Err(error) = self.ship_some(until).await {
+                tracing::error!(%error, "the log cannot be shipped");
+                tokio::time::sleep(self.retry).await;
             }
         }
     }
 
-    /// One batch; whether there may be more.
-    async fn ship_some(&mut self) -> Result<bool, ShipError> {
-        let written = *self.state.written().borrow();
-        if self.at >= written {
-            return Ok(false);
-        }
-        if self.ahead.is_empty() && !self.read_ahead(written).await? {
-            self.next_segment()?;
-            return Ok(true);
+    /// One batch, or a step into the next segment.
+    async fn ship_some(&mut self, until: Position) -> Result<(), ShipError> {
+        if self.ahead.is_empty() && !self.read_ahead(until).await? {
+            return Ok(self.next_segment()?);
         }
         let batch: Vec<_> = self.ahead.iter().take(self.batch_max).collect();
-        let Some(end) = batch.last().map(|(_, end)| *end) else { return Ok(false) };
+        let Some(end) = batch.last().map(|(_, end)| *end) else { return Ok(()) };
         let (mut entries, mut unreadable) = (Vec::with_capacity(batch.len()), Vec::new());
         for (bytes, _) in &batch {
             match record::decode(bytes) {
@@ -105,17 +115,17 @@ impl Shipper {
         self.post(&entries).await?;
         self.ahead.drain(..count);
         self.arrive(end);
-        Ok(true)
+        Ok(())
     }
 
     /// Reads on in the segment; whether there was anything.
-    async fn read_ahead(&mut self, written: Position) -> Result<bool, ShipError> {
+    async fn read_ahead(&mut self, until: Position) -> Result<bool, ShipError> {
         let (folder, at) = (Arc::clone(&self.folder), self.at);
         if at.segment == 0 {
             // Before the first segment of all.
             return Ok(false);
         }
-        let to = (at.segment == written.segment).then_some(written.offset);
+        let to = (at.segment == until.segment).then_some(until.offset);
         let read = move || segment::read(folder.path(), at.segment, at.offset, to);
         let contents = tokio::task::spawn_blocking(read).await??;
         if contents.torn > 0 {
@@ -136,6 +146,7 @@ impl Shipper {
         let Some(next) = numbers.iter().copied().find(|number| *number > self.at.segment) else { return Ok(()) };
         let done: Vec<_> = numbers.into_iter().filter(|number| *number < next).collect();
         self.arrive(Position { segment: next, offset: HEADER_BYTES });
+        self.keep_cursor();
         for number in done {
             let path = segment::path(self.folder.path(), number);
             let bytes = std::fs::metadata(&path)?.len();
@@ -148,7 +159,15 @@ impl Shipper {
     fn arrive(&mut self, at: Position) {
         self.at = at;
         self.state.shipped().send_replace(at);
-        if let Err(error) = self.folder.keep_cursor(at) {
+        if self.kept.elapsed() >= KEEP_EVERY {
+            self.keep_cursor();
+        }
+    }
+
+    /// Remembers how far it is. One that is behind costs a start some records that are there already, and nothing else.
+    pub fn keep_cursor(&mut self) {
+        self.kept = Instant::now();
+        if let Err(error) = self.folder.keep_cursor(self.at) {
             tracing::warn!(%error, "the cursor is not kept: more than needed will be shipped again after a restart");
         }
     }
