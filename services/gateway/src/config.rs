@@ -211,6 +211,8 @@ pub struct WorkersConfig {
     pub hot_half_life_ms: u64,
     pub hot_keys_max: usize,
     pub cold_load: usize,
+    pub tokenize_bytes_per_tenant_max: u32,
+    pub tokenize_texts_per_tenant_max: usize,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -362,6 +364,8 @@ impl Validate for GatewayConfig {
             ("workers.hot_share_percent", self.workers.hot_share_percent.into()),
             ("workers.hot_half_life_ms", self.workers.hot_half_life_ms),
             ("workers.hot_keys_max", self.workers.hot_keys_max as u64),
+            ("workers.tokenize_bytes_per_tenant_max", self.workers.tokenize_bytes_per_tenant_max.into()),
+            ("workers.tokenize_texts_per_tenant_max", self.workers.tokenize_texts_per_tenant_max as u64),
             ("uploads.concurrent_max", self.uploads.concurrent_max as u64),
             ("uploads.weights_bytes_max", self.uploads.weights_bytes_max),
             ("uploads.deadline_ms", self.uploads.deadline_ms),

@@ -66,7 +66,7 @@ impl Generator {
         let (tenant, _) = tenant_of(&session.identity)?;
         let resolving = self.models.resolve(&session.identity, &request.model, request.routing_key.as_deref());
         let model = resolving.instrument(info_span!("resolve")).await?;
-        let prompt = self.workers.tokenize(&request.input, session.id, session.deadline).await?;
+        let prompt = self.workers.tokenize(tenant, &request.input, session.id, session.deadline).await?;
         let max_tokens = self.fit(prompt.len(), request.max_tokens, model.base.context_length)?;
         let price = self.books.prices.of(tenant, &request.model).await?;
         let place = self.books.ledger.place()?;
@@ -99,8 +99,9 @@ impl Generator {
 
     /// How many tokens an input has; charges nothing.
     pub async fn count_tokens(&self, session: &Session, model: &ModelName, input: &Input) -> Result<u32, Fault> {
+        let (tenant, _) = tenant_of(&session.identity)?;
         self.models.describe(&session.identity, model).await?;
-        let ids = self.workers.tokenize(input, session.id, session.deadline).await?;
+        let ids = self.workers.tokenize(tenant, input, session.id, session.deadline).await?;
         u32::try_from(ids.len()).map_err(|_| Fault::internal())
     }
 

@@ -12,6 +12,7 @@ mod discovery;
 mod heat;
 mod peer;
 mod routing;
+mod texts;
 mod usage;
 mod wire;
 
@@ -43,6 +44,7 @@ use heat::Heat;
 pub use peer::Failure;
 use peer::Peer;
 use routing::{View, Wish};
+use texts::Texts;
 pub use usage::Known;
 pub use wire::step_of;
 
@@ -60,6 +62,7 @@ pub struct Workers {
 struct Inner {
     directory: Directory,
     heat: Arc<Heat>,
+    texts: Texts,
     base: OnceLock<Arc<BaseModel>>,
     config: WorkersConfig,
     /// Whether any worker is well.
@@ -127,6 +130,7 @@ impl Workers {
         let inner = Arc::new(Inner {
             directory,
             heat: Arc::new(Heat::new(ms(config.hot_half_life_ms), config.hot_keys_max)),
+            texts: Texts::new(config),
             base: OnceLock::new(),
             config: config.clone(),
             well: watch::Sender::new(false),
@@ -159,13 +163,20 @@ impl Workers {
         self.inner.base.get().cloned().ok_or_else(unavailable)
     }
 
-    /// Token ids of an input, as the base's own tokenizer and chat template have them.
-    pub async fn tokenize(&self, input: &Input, id: RequestId, deadline: Deadline) -> Result<Vec<u32>, Fault> {
+    /// Token ids of a tenant's input, as the base's own tokenizer and chat template have them; when it is its turn.
+    pub async fn tokenize(
+        &self,
+        tenant: TenantId,
+        input: &Input,
+        id: RequestId,
+        deadline: Deadline,
+    ) -> Result<Vec<u32>, Fault> {
         if let Input::Tokens(ids) = input {
             // No worker knows more of them than its base has said.
             self.base()?.check(ids)?;
             return Ok(ids.clone());
         }
+        let _turn = self.inner.texts.turn(tenant, texts::bytes(input)).await?;
         let patience = ms(self.inner.config.call_timeout_ms);
         let message = wire::tokenize(input);
         for peer in self.inner.candidates(id.uuid().as_bytes(), None, id) {

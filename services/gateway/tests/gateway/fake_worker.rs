@@ -4,7 +4,10 @@ use std::{
     collections::{HashMap, VecDeque},
     path::Path,
     pin::Pin,
-    sync::{Arc, Mutex, OnceLock},
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use adapters::Base;
@@ -25,6 +28,9 @@ use tonic::{Request, Response, Status, metadata::MetadataMap};
 pub const CLUSTER_TOKEN: &str = "cluster";
 /// What the fake tokenizer makes of any text: one token for each byte.
 pub const CONTEXT_LENGTH: u32 = 512;
+
+/// A text with it is slow to tokenize, if the test says so.
+pub const SLOW_TEXT: &str = "<slow>";
 
 /// What a worker does next in an answer.
 #[derive(Clone)]
@@ -64,10 +70,32 @@ struct Script {
     status: wire::Status,
 }
 
+/// Slow texts: whether they are held, and how many are there.
+#[derive(Default)]
+struct SlowTexts {
+    held: watch::Sender<bool>,
+    inside: AtomicUsize,
+}
+
+impl SlowTexts {
+    async fn pass(&self) {
+        struct Inside<'a>(&'a AtomicUsize);
+        impl Drop for Inside<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+        self.inside.fetch_add(1, Ordering::SeqCst);
+        let _inside = Inside(&self.inside);
+        let _ = self.held.subscribe().wait_for(|held| !held).await;
+    }
+}
+
 pub struct FakeWorker {
     pub name: &'static str,
     pub url: String,
     script: Arc<Mutex<Script>>,
+    slow: Arc<SlowTexts>,
     dropped: watch::Receiver<u32>,
     task: JoinHandle<()>,
 }
@@ -81,13 +109,15 @@ impl FakeWorker {
         let (drops, dropped) = watch::channel(0);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("bound"));
+        let slow = Arc::<SlowTexts>::default();
         let service =
-            WorkerServiceServer::new(Service { name, script: Arc::clone(&script), drops, grants: Grants::default() });
+            Service { name, script: Arc::clone(&script), slow: Arc::clone(&slow), drops, grants: Grants::default() };
+        let service = WorkerServiceServer::new(service);
         let server = tonic::transport::Server::builder().add_service(service);
         let task = tokio::spawn(async move {
             let _ = server.serve_with_incoming(TcpListenerStream::new(listener)).await;
         });
-        Self { name, url, script, dropped, task }
+        Self { name, url, script, slow, dropped, task }
     }
 
     pub fn will(&self, acts: Vec<Act>) {
@@ -126,6 +156,16 @@ impl FakeWorker {
         self.script.lock().expect("script").deaf = lost;
     }
 
+    /// Does not answer for texts with [`SLOW_TEXT`] until it is told otherwise.
+    pub fn holds_slow_texts(&self, held: bool) {
+        self.slow.held.send_replace(held);
+    }
+
+    /// Texts that it holds.
+    pub fn slow_texts(&self) -> usize {
+        self.slow.inside.load(Ordering::SeqCst)
+    }
+
     /// What it says of requests whose stream was lost.
     pub fn knows(&self, usages: Vec<wire::RequestUsage>) {
         self.script.lock().expect("script").usages = usages;
@@ -155,6 +195,7 @@ impl Drop for FakeWorker {
 struct Service {
     name: &'static str,
     script: Arc<Mutex<Script>>,
+    slow: Arc<SlowTexts>,
     drops: watch::Sender<u32>,
     grants: Grants,
 }
@@ -330,7 +371,12 @@ impl WorkerService for Service {
         use wire::tokenize_request::Input;
         self.check(request.metadata())?;
         let ids = match request.into_inner().input {
-            Some(Input::Prompt(text)) => text.bytes().map(u32::from).collect(),
+            Some(Input::Prompt(text)) => {
+                if text.contains(SLOW_TEXT) {
+                    self.slow.pass().await;
+                }
+                text.bytes().map(u32::from).collect()
+            }
             Some(Input::Tokens(tokens)) => tokens.ids,
             Some(Input::Chat(chat)) => {
                 chat.messages.iter().flat_map(|message| message.content.bytes().map(u32::from)).collect()

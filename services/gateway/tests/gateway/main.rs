@@ -24,5 +24,6 @@ mod rollouts;
 mod routing;
 mod scopes;
 mod shadow;
+mod texts;
 mod uploads;
 mod web;
