@@ -141,17 +141,54 @@ pub const RULES: &[(&str, Rule)] = &[
     ("/banyan.v1.RolloutService/GetRollout", reads(ADAPTER_READS)),
 ];
 
-/// Every HTTP route, by method and path, and the RPC that it is another way to call: it has that one's rule.
-pub const HTTP_ROUTES: &[(&str, &str, &str)] = &[
-    ("POST", "/v1/chat/completions", "/banyan.v1.InferenceService/Generate"),
-    ("POST", "/v1/completions", "/banyan.v1.InferenceService/Generate"),
-    ("GET", "/v1/models", "/banyan.v1.InferenceService/ListModels"),
-    ("GET", "/v1/models/{*model}", "/banyan.v1.InferenceService/GetModel"),
+/// A way over HTTP to call an RPC: it has that one's rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HttpRoute {
+    pub call: HttpCall,
+    pub method: HttpMethod,
+    pub path: &'static str,
+    /// By its path.
+    pub rpc: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpCall {
+    ChatCompletion,
+    Completion,
+    ListModels,
+    GetModel,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpMethod {
+    Get,
+    Post,
+}
+
+impl HttpMethod {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+        }
+    }
+}
+
+const fn route(call: HttpCall, method: HttpMethod, path: &'static str, rpc: &'static str) -> HttpRoute {
+    HttpRoute { call, method, path, rpc }
+}
+
+/// Every HTTP route: the router is made of this list, so there is no other.
+pub const HTTP_ROUTES: &[HttpRoute] = &[
+    route(HttpCall::ChatCompletion, HttpMethod::Post, "/v1/chat/completions", "/banyan.v1.InferenceService/Generate"),
+    route(HttpCall::Completion, HttpMethod::Post, "/v1/completions", "/banyan.v1.InferenceService/Generate"),
+    route(HttpCall::ListModels, HttpMethod::Get, "/v1/models", "/banyan.v1.InferenceService/ListModels"),
+    route(HttpCall::GetModel, HttpMethod::Get, "/v1/models/{*model}", "/banyan.v1.InferenceService/GetModel"),
 ];
 
 /// The RPC behind an HTTP route; none means that nobody may call it.
-pub fn rpc_of(method: &str, route: &str) -> Option<&'static str> {
-    HTTP_ROUTES.iter().find(|known| (known.0, known.1) == (method, route)).map(|known| known.2)
+pub fn rpc_of(method: &str, path: &str) -> Option<&'static str> {
+    HTTP_ROUTES.iter().find(|known| (known.method.as_str(), known.path) == (method, path)).map(|known| known.rpc)
 }
 
 /// The RPC and its rule; none means that nobody may call it.

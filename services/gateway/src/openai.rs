@@ -22,12 +22,12 @@ use axum::{
     http::HeaderValue,
     middleware::{self, Next},
     response::Response,
-    routing::{get, post},
+    routing::{MethodFilter, MethodRouter, on},
 };
 use domain::{Fault, RequestId};
 
 use crate::{
-    access,
+    access::{self, HTTP_ROUTES, HttpCall, HttpMethod},
     config::GatewayConfig,
     edge,
     guard::{Guard, Session},
@@ -50,15 +50,16 @@ impl OpenAi {
         Self { inference, config }
     }
 
-    /// Every route of [`access::HTTP_ROUTES`], behind the guard.
+    /// Every route of [`HTTP_ROUTES`], behind the guard.
     pub fn routes(self, guard: Guard) -> Router {
-        Router::new()
-            .route("/v1/chat/completions", post(chat_completions))
-            .route("/v1/completions", post(completions))
-            .route("/v1/models", get(list_models))
-            .route("/v1/models/{*model}", get(get_model))
-            .with_state(self)
-            .route_layer(middleware::from_fn_with_state(guard, guarded))
+        let routes = HTTP_ROUTES.iter().fold(Router::new(), |router, route| {
+            let method = match route.method {
+                HttpMethod::Get => MethodFilter::GET,
+                HttpMethod::Post => MethodFilter::POST,
+            };
+            router.route(route.path, handler(route.call, method))
+        });
+        routes.with_state(self).route_layer(middleware::from_fn_with_state(guard, guarded))
     }
 
     async fn generate(&self, api: Api, request: Request) -> Response {
@@ -86,6 +87,15 @@ impl OpenAi {
             Ok(response)
         })
         .await
+    }
+}
+
+fn handler(call: HttpCall, method: MethodFilter) -> MethodRouter<OpenAi> {
+    match call {
+        HttpCall::ChatCompletion => on(method, chat_completions),
+        HttpCall::Completion => on(method, completions),
+        HttpCall::ListModels => on(method, list_models),
+        HttpCall::GetModel => on(method, get_model),
     }
 }
 

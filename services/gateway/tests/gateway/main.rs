@@ -13,6 +13,7 @@ mod isolation;
 mod ledger;
 mod limits;
 mod matrix;
+mod matrix_http;
 mod openai;
 mod platform;
 mod prices;

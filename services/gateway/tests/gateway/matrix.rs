@@ -119,10 +119,10 @@ const CALLS: &[(&str, About, &str)] = &[
 ];
 
 /// A tenant with one of everything.
-struct House {
-    id: TenantId,
-    tenant: String,
-    adapter: String,
+pub struct House {
+    pub id: TenantId,
+    pub tenant: String,
+    pub adapter: String,
     key: String,
     digest: String,
     pin: String,
@@ -131,7 +131,7 @@ struct House {
 
 impl House {
     /// Its adapter has two versions, and `live` was moved from the one to the other.
-    async fn build(platform: &Platform, tenant: &str) -> Self {
+    pub async fn build(platform: &Platform, tenant: &str) -> Self {
         let slug = tenant.parse().expect("a slug");
         let new = NewTenant { slug, fields: TenantFields::default() };
         let id = platform.store.platform().create_tenant(new).await.expect("makes a tenant").id;
@@ -165,7 +165,7 @@ impl House {
         }
     }
 
-    fn nowhere() -> Self {
+    pub fn nowhere() -> Self {
         let id = TenantId::new(uuid::Uuid::now_v7());
         let (tenant, key, digest) = ("nowhere".to_owned(), "aaaaaaaaaaaa".to_owned(), "0a".repeat(32));
         let nothing = uuid::Uuid::nil().to_string();
@@ -192,7 +192,7 @@ impl House {
 }
 
 /// The text of a new key, made past the gateway.
-async fn platform_key(platform: &Platform, tenant: TenantId, role: Role) -> String {
+pub async fn platform_key(platform: &Platform, tenant: TenantId, role: Role) -> String {
     let key = ApiKeyText::from_random(&std::array::from_fn(|_| rand::random()));
     let hash = KeyHasher::new(&chassis::config::Secret::new("pepper")).hash(key.secret());
     let new =
@@ -218,11 +218,11 @@ fn outcome(result: &Result<(), Fault>) -> Outcome {
 }
 
 /// Of the platform, and of every role.
-fn standings() -> Vec<Standing> {
+pub fn standings() -> Vec<Standing> {
     [Standing::Operator, Standing::Auditor].into_iter().chain(Role::ALL.map(Standing::Key)).collect()
 }
 
-fn rule_of(path: &str) -> Rule {
+pub fn rule_of(path: &str) -> Rule {
     RULES.iter().find(|(known, _)| *known == path).unwrap_or_else(|| panic!("{path} is not in the table of access")).1
 }
 

@@ -13,7 +13,7 @@ use tokio::{
 use crate::{
     fake_worker::{Act, FakeWorker},
     http::{connect, get, post, request, send},
-    platform::{OPERATOR, Platform, inference_key, within},
+    platform::{Platform, within},
 };
 
 const CHAT: &str = "/v1/chat/completions";
@@ -192,65 +192,6 @@ async fn models_are_listed_and_found_by_their_own_names() {
         assert_eq!(missing.refused(), (404, "model_not_found".to_owned(), "model".to_owned()));
         assert!(missing.json()["error"]["message"].as_str().expect("words").contains("acme/claims"));
     }
-    platform.stop().await;
-}
-
-#[tokio::test]
-async fn every_route_is_closed_to_whom_its_rpc_is_closed() {
-    let worker = FakeWorker::start("one", vec![Act::Say("a"), Act::Finish]).await;
-    let platform = Platform::start(&[&worker]).await;
-    let acme = platform.tenant("acme", v1::TenantLimits::default()).await;
-    let elsewhere = platform.make(&acme, v1::ApiKey { methods: vec!["CountTokens".into()], ..inference_key() }).await;
-    for (method, route, rpc) in gateway::access::HTTP_ROUTES {
-        assert!(gateway::access::rule_of(rpc).is_ok(), "{rpc}");
-        let path = route.replace("{*model}", "base");
-        let call = |credentials: &[(&str, &str)]| request(method, &path, credentials, chat().to_string());
-        let bearer = |key: &str| format!("Bearer {key}");
-        for nobody in [vec![], vec![("authorization", "Bearer bn_wrong")], vec![("authorization", "Basic YTpi")]] {
-            let refused = send(&platform, call(&nobody)).await;
-            assert_eq!((refused.status, refused.refused().1.as_str()), (401, "invalid_api_key"), "{path}");
-            assert!(!refused.header("x-request-id").is_empty());
-        }
-        for forbidden in [OPERATOR, &elsewhere] {
-            let refused = send(&platform, call(&[("authorization", &bearer(forbidden))])).await;
-            assert_eq!((refused.status, refused.refused().1.as_str()), (403, "permission_denied"), "{path}");
-        }
-        let asked = if route.ends_with("/completions") && !route.contains("chat") {
-            json!({"model": "base", "prompt": "a"}).to_string()
-        } else {
-            chat().to_string()
-        };
-        let welcome = request(method, &path, &[("authorization", &bearer(&acme.key))], asked);
-        assert_eq!(send(&platform, welcome).await.status, 200, "{path}");
-    }
-    for path in ["/v1/embeddings", "/v1/", "/", "/v1/models/"] {
-        assert_eq!(send(&platform, get(path, &acme.key)).await.refused().1, "unknown_url", "{path}");
-    }
-    assert_eq!(send(&platform, get(CHAT, &acme.key)).await.status, 405);
-    platform.stop().await;
-}
-
-#[tokio::test]
-async fn anothers_model_is_not_found_on_any_route() {
-    let worker = FakeWorker::start("one", vec![Act::Say("a"), Act::Finish]).await;
-    let platform = Platform::start(&[&worker]).await;
-    let acme = platform.tenant("acme", v1::TenantLimits::default()).await;
-    let rival = platform.tenant("rival", v1::TenantLimits::default()).await;
-    crate::uploads::make_adapter(&platform, &acme.admin, "acme", "claims").await;
-    let files = crate::uploads::files("finance");
-    crate::uploads::upload(&platform, &acme.admin, "tenants/acme/adapters/claims", "live", files).await.expect("taken");
-    assert_eq!(send(&platform, get("/v1/models/acme/claims", &acme.key)).await.status, 200);
-    let words = async |model: &str| {
-        let found = send(&platform, get(&format!("/v1/models/{model}"), &rival.key)).await;
-        let chat = send(&platform, post(CHAT, &rival.key, &with(chat(), json!({"model": model})))).await;
-        let text = json!({"model": model, "prompt": "a"});
-        let text = send(&platform, post("/v1/completions", &rival.key, &text)).await;
-        [found, chat, text]
-            .map(|reply| (reply.status, reply.json()["error"]["message"].to_string().replace(model, "M")))
-    };
-    let theirs = words("acme/claims").await;
-    assert!(theirs.iter().all(|(status, _)| *status == 404), "{theirs:?}");
-    assert_eq!(theirs, words("nobody/claims").await);
     platform.stop().await;
 }
 
