@@ -117,7 +117,8 @@ impl Gateway {
         let authenticator = Arc::new(Authenticator::new(store.clone(), &config));
         let keeping = authenticator.keys().keep(rest.clone());
         let models = Models::new(store.clone(), workers.clone(), &config.models);
-        let listeners: Vec<Arc<dyn Listener>> = vec![Arc::clone(authenticator.keys()) as _, models.listener()];
+        let listeners: Vec<Arc<dyn Listener>> =
+            vec![Arc::clone(authenticator.keys()) as _, models.listener(), prices.listener()];
         let wake = wake(&config)?;
         let listed = if config.name.is_empty() { inference_addr.to_string() } else { config.name.clone() };
         let (changes, following) =
