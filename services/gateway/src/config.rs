@@ -139,6 +139,9 @@ pub struct IdempotencyConfig {
     pub poll_ms: u64,
     pub running_max: usize,
     pub answer_bytes_max: usize,
+    pub requests_per_tenant_max: u32,
+    pub bytes_per_tenant_max: u64,
+    pub replays_per_minute: u32,
     pub sweep_interval_ms: u64,
 }
 
@@ -266,6 +269,10 @@ impl Validate for GatewayConfig {
             (self.limits.renew_ms < self.limits.lease_ms, "limits.renew_ms: must be less than lease_ms"),
             (self.idempotency.renew_ms < self.idempotency.claim_ms, "idempotency.renew_ms: must be less than claim_ms"),
             (
+                self.idempotency.bytes_per_tenant_max >= self.idempotency.answer_bytes_max as u64,
+                "idempotency.bytes_per_tenant_max: must be at least answer_bytes_max",
+            ),
+            (
                 self.models.staleness_max_ms <= STALENESS_MS_MAX,
                 "models.staleness_max_ms: must be at most 1000, so that every gateway follows a change within a second",
             ),
@@ -332,6 +339,8 @@ impl Validate for GatewayConfig {
             ("idempotency.poll_ms", self.idempotency.poll_ms),
             ("idempotency.running_max", self.idempotency.running_max as u64),
             ("idempotency.answer_bytes_max", self.idempotency.answer_bytes_max as u64),
+            ("idempotency.requests_per_tenant_max", self.idempotency.requests_per_tenant_max.into()),
+            ("idempotency.replays_per_minute", self.idempotency.replays_per_minute.into()),
             ("idempotency.sweep_interval_ms", self.idempotency.sweep_interval_ms),
             ("ledger.requests_max", self.ledger.requests_max as u64),
             ("ledger.batch_max", self.ledger.batch_max as u64),

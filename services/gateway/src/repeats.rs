@@ -7,10 +7,13 @@
 //!   comes back finds it. What would otherwise be cancelled is billed once instead of twice.
 //! - **On its own gateway** everybody who asks follows the run step by step. On another one a repeat waits for the stored answer.
 //! - **The answer is stored before its end is told**, and only then. What fails is forgotten: a repeat runs anew.
+//! - **What is kept of a tenant is bounded**: beyond it new names are refused. Nothing is forgotten before its window is over,
+//!   for whoever has an answer was promised that it is billed once. Replays have a rate limit of their own.
 //!
 //! What an answer is stands in [`crate::generate`]; here nothing is generated, reserved or billed.
 
 mod recording;
+mod replays;
 mod stored;
 mod sweep;
 
@@ -19,11 +22,12 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
+    time::Instant,
 };
 
-use domain::{ClientRequestId, Digest, Fault, Reason, RequestId};
+use domain::{ClientRequestId, Detail, Digest, Fault, Reason, RequestId};
 use futures::{Stream, StreamExt as _};
-use store::{Claimed, ClientRequest, NewRun, Store, TenantScope};
+use store::{Claimed, ClientRequest, Full, FullOf, MostKept, NewRun, Store, TenantScope};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
@@ -40,6 +44,7 @@ use crate::{
     workers::Step,
 };
 use recording::{Follower, Recorder, Recording};
+use replays::Replays;
 pub use sweep::sweep;
 
 /// A request's name, and what it asks for.
@@ -75,6 +80,7 @@ pub struct Repeats {
     /// Runs of this gateway.
     running: Arc<Mutex<HashMap<RequestId, Recording>>>,
     room: Arc<Semaphore>,
+    replays: Arc<Replays>,
     tasks: TaskTracker,
 }
 
@@ -82,7 +88,8 @@ impl Repeats {
     /// Runs are tracked by `tasks`.
     pub fn new(store: Store, config: &IdempotencyConfig, tasks: TaskTracker) -> Self {
         let room = Arc::new(Semaphore::new(config.running_max));
-        Self { store, config: config.clone(), running: Arc::default(), room, tasks }
+        let replays = Arc::new(Replays::new(config.replays_per_minute));
+        Self { store, config: config.clone(), running: Arc::default(), room, replays, tasks }
     }
 
     /// Answers a request, or joins it to the answer of an earlier one of its name.
@@ -107,10 +114,16 @@ impl Repeats {
             seed: request.sampling.seed,
             claim: ms(self.config.claim_ms),
             window: ms(self.config.window_ms),
+            most: self.most(),
         };
+        let mut counted = false;
         loop {
-            let claimed = scope.claim_client_request(&known, new).await;
-            match claimed.map_err(|error| error.fault(&known.id))? {
+            let claimed = scope.claim_client_request(&known, new).await.map_err(|error| error.fault(&known.id))?;
+            if matches!(claimed, Claimed::Answered { .. } | Claimed::Running { .. }) && !counted {
+                self.replays.take(tenant, Instant::now())?;
+                counted = true;
+            }
+            match claimed {
                 Claimed::Own { seed } => {
                     request.sampling.seed = seed;
                     return self.begin(generator, session, request, Claim { scope, known }).await;
@@ -126,6 +139,7 @@ impl Repeats {
                     }
                 }
                 Claimed::Mismatch => return Err(mismatch(&known.id)),
+                Claimed::Full(full) => return Err(self.full(full)),
             }
             // The guard gives up at the deadline.
             tokio::time::sleep(ms(self.config.poll_ms)).await;
@@ -181,6 +195,29 @@ impl Repeats {
         }
         self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         recorder.end(outcome);
+    }
+
+    fn most(&self) -> MostKept {
+        let IdempotencyConfig { requests_per_tenant_max, bytes_per_tenant_max, answer_bytes_max, .. } = self.config;
+        MostKept {
+            requests: requests_per_tenant_max,
+            bytes: bytes_per_tenant_max,
+            answer_bytes: answer_bytes_max as u64,
+        }
+    }
+
+    fn full(&self, full: Full) -> Fault {
+        let (limit, most, what) = match full.kind {
+            FullOf::Requests => ("requests", self.config.requests_per_tenant_max.into(), "requests"),
+            FullOf::Bytes => ("bytes", self.config.bytes_per_tenant_max, "bytes of answers"),
+        };
+        let subject = format!("idempotency.{limit}_per_tenant_max");
+        let words = format!(
+            "{most} {what} with a client_request_id are kept for this tenant, which is the most: \
+             wait until the oldest window is over, or send the request without a client_request_id"
+        );
+        let quota = Detail::Quota { description: format!("{subject} is {most}"), subject };
+        Fault::new(Reason::RateLimited, words).detail(quota).retry_after(full.retry_after)
     }
 
     fn recording(&self, run: RequestId) -> Option<Recording> {

@@ -48,9 +48,9 @@ pub use plans::{DEFAULT_PLAN, NewPlan, Plan, PlanFields};
 pub use platform::{DeleteTenant, Platform};
 pub use prices::{ListedPrice, NewPrice, PriceList, PricedModel};
 pub use tenant::{
-    Adapter, AdapterVersion, Alias, Claimed, ClientRequest, InsertedVersion, Model, NewPin, NewRun, NewSchedule,
-    NewVersion, Pin, Pinned, Route, RoutePart, RoutePin, RouteVersion, Schedule, ScheduleState, ShadowPair,
-    ShadowReport, ShadowTally, TenantScope, UsedStock, VersionStep,
+    Adapter, AdapterVersion, Alias, Claimed, ClientRequest, Full, FullOf, InsertedVersion, Model, MostKept, NewPin,
+    NewRun, NewSchedule, NewVersion, Pin, Pinned, Route, RoutePart, RoutePin, RouteVersion, Schedule, ScheduleState,
+    ShadowPair, ShadowReport, ShadowTally, TenantScope, UsedStock, VersionStep,
 };
 pub use tenants::{NewTenant, Tenant, TenantFields};
 pub use usage::{FinishReason, Outcome, UsageRecord};

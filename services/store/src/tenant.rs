@@ -23,7 +23,7 @@ use crate::{
 
 pub use adapters::Adapter;
 pub use aliases::Alias;
-pub use client_requests::{Claimed, ClientRequest, NewRun};
+pub use client_requests::{Claimed, ClientRequest, Full, FullOf, MostKept, NewRun};
 pub use lifecycle::VersionStep;
 pub use models::{Model, Route, RoutePart, RoutePin, RouteVersion};
 pub use pins::{NewPin, Pin, Pinned};

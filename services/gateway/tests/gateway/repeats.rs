@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use domain::{Digest, Reason, RequestId};
+use domain::{Detail, Digest, Fault, Reason, RequestId};
 use futures::future::join_all;
 use prost::Message as _;
 use proto::v1;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use store::{Claimed, ClientRequest, NewRun};
+use store::{Claimed, ClientRequest, MostKept, NewRun};
 use uuid::Uuid;
 
 use crate::{
@@ -166,6 +166,7 @@ async fn claim(platform: &Platform, acme: &TestTenant, run: RequestId, claim: Du
         seed: u64::MAX - 1,
         claim,
         window: Duration::from_secs(60),
+        most: MostKept { requests: 9, bytes: 1 << 30, answer_bytes: 1 },
     };
     let claimed = platform.store.tenant(acme.id).claim_client_request(&request, new).await.expect("claims");
     assert_eq!(claimed, Claimed::Own { seed: u64::MAX - 1 });
@@ -231,5 +232,60 @@ async fn an_answer_longer_than_is_kept_is_refused_and_so_are_too_many_at_once() 
     assert_eq!((refused.reason, refused.retry_hint().is_some()), (Reason::QueueFull, true));
 
     drop(running);
+    platform.stop().await;
+}
+
+fn names(refused: &Fault, limit: &str) -> bool {
+    refused.reason == Reason::RateLimited
+        && refused.retry_hint().is_some()
+        && refused.details.iter().any(|detail| matches!(detail, Detail::Quota { subject, .. } if subject == limit))
+}
+
+#[tokio::test]
+async fn what_is_kept_of_a_tenant_is_bounded_and_no_answer_is_forgotten_for_a_new_one() {
+    let worker = FakeWorker::start("one", says()).await;
+    let settings = "[idempotency]\nrequests_per_tenant_max = 2\nbytes_per_tenant_max = 10000000";
+    let platform = Platform::start_with(&[&worker], settings).await;
+    let acme = platform.tenant("acme", v1::TenantLimits::default()).await;
+    let rival = platform.tenant("rival", v1::TenantLimits::default()).await;
+    for name in ["a", "b"] {
+        platform.generate(&acme.key, named(name)).await.expect("answers");
+    }
+    let refused = platform.generate(&acme.key, named("c")).await.err().expect("refused");
+    assert!(names(&refused, "idempotency.requests_per_tenant_max"), "{refused:?}");
+    assert!(refused.message.contains("without a client_request_id"), "it says what to do: {refused}");
+    let bearer = format!("Bearer {}", acme.key);
+    let headers = [("authorization", bearer.as_str()), ("idempotency-key", "c")];
+    let asked = json!({"model": "base", "prompt": "0123456789", "max_tokens": 10});
+    let reply = send(&platform, request("POST", "/v1/completions", &headers, asked.to_string())).await;
+    assert_eq!((reply.status, reply.refused().1.as_str()), (429, "rate_limit_exceeded"));
+    for name in ["a", "b"] {
+        platform.generate(&acme.key, named(name)).await.expect("replayed");
+    }
+    platform.generate(&acme.key, ask("base")).await.expect("without a name");
+    platform.generate(&rival.key, named("a")).await.expect("another tenant's");
+    assert_eq!(worker.requests().len(), 4, "the refused one reached no worker");
+    platform.stop().await;
+}
+
+#[tokio::test]
+async fn replays_have_a_rate_limit_of_their_own() {
+    let worker = FakeWorker::start("one", says()).await;
+    let platform = Platform::start_with(&[&worker], "[idempotency]\nreplays_per_minute = 2").await;
+    // Of its requests none is left after two: replays are not among them.
+    let two_a_minute = v1::TenantLimits { requests_per_minute: 2, ..v1::TenantLimits::default() };
+    let acme = platform.tenant("acme", two_a_minute).await;
+    let rival = platform.tenant("rival", v1::TenantLimits::default()).await;
+    for key in [&acme.key, &rival.key] {
+        platform.generate(key, named("a")).await.expect("answers");
+    }
+    for _ in 0..2 {
+        platform.generate(&acme.key, named("a")).await.expect("replayed");
+    }
+    let refused = platform.generate(&acme.key, named("a")).await.err().expect("refused");
+    assert!(names(&refused, "idempotency.replays_per_minute"), "{refused:?}");
+    assert!(refused.retry_hint().is_some_and(|wait| wait <= Duration::from_secs(30)), "{refused:?}");
+    platform.generate(&acme.key, named("b")).await.expect("it is no replay");
+    platform.generate(&rival.key, named("a")).await.expect("another tenant's");
     platform.stop().await;
 }

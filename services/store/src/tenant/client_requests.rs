@@ -1,5 +1,7 @@
 //! Requests that their clients have named: which run answers, and what it answered.
 
+mod room;
+
 use std::time::Duration;
 
 use domain::{ApiKeyId, ClientRequestId, Digest, RequestId, TenantId};
@@ -7,6 +9,7 @@ use sqlx::{PgConnection, Row, postgres::PgRow};
 
 use super::TenantScope;
 use crate::{Resource, StoreError, error::Violations as _, rows::ReadRow};
+pub use room::{Full, FullOf, MostKept};
 
 /// What a request is known by: a key's own name for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +29,7 @@ pub struct NewRun {
     pub claim: Duration,
     /// How long the request is remembered from its first run on.
     pub window: Duration,
+    pub most: MostKept,
 }
 
 /// Who answers.
@@ -39,20 +43,39 @@ pub enum Claimed {
     Answered { run: RequestId, seed: u64, answer: Vec<u8> },
     /// The name stands for another request.
     Mismatch,
+    /// The name is free, and the tenant has no room for one more.
+    Full(Full),
 }
 
 impl TenantScope {
     /// Lets one run answer a request: the new one if the name is free, its window is over, or the run that had it has not
-    /// been renewed in time.
+    /// been renewed in time. One that finds no room is not remembered.
     ///
     /// Errors: [`StoreError::NotFound`] when the key is gone.
     pub async fn claim_client_request(&self, request: &ClientRequest, new: NewRun) -> Result<Claimed, StoreError> {
         self.store
             .bounded(async {
-                let mut transaction = self.begin().await?;
-                let claimed = claim(&mut transaction, self.id, request, new).await?;
-                transaction.commit().await?;
-                Ok(claimed)
+                loop {
+                    let mut transaction = self.begin().await?;
+                    let claimed = claim(&mut transaction, self.id, request, new).await?;
+                    let room = match claimed {
+                        Claimed::Own { .. } => room::check(&mut transaction, self.id, new.most).await?,
+                        _ => Ok(()),
+                    };
+                    let Err(kind) = room else {
+                        transaction.commit().await?;
+                        return Ok(claimed);
+                    };
+                    transaction.rollback().await?;
+                    let mut transaction = self.begin().await?;
+                    // What is over has perhaps not been deleted yet.
+                    let deleted = room::delete_expired(&mut transaction, self.id).await?;
+                    let retry_after = room::first_expiry(&mut transaction, self.id).await?;
+                    transaction.commit().await?;
+                    if deleted == 0 {
+                        return Ok(Claimed::Full(Full { kind, retry_after }));
+                    }
+                }
             })
             .await
     }

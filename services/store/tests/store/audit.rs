@@ -23,7 +23,8 @@ const NOT_MANAGED: [&str; 9] = [
     "version_states",
 ];
 /// What requests leave, not people.
-const LEDGERS: [&str; 5] = ["client_requests", "ledger_entries", "ledger_open", "shadow_reports", "usage_records"];
+const LEDGERS: [&str; 6] =
+    ["client_request_totals", "client_requests", "ledger_entries", "ledger_open", "shadow_reports", "usage_records"];
 
 fn actor(public_id: &str) -> Actor {
     Actor {

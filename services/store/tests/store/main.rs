@@ -58,6 +58,7 @@ on_postgres!(
     requests_without_an_end_are_found_by_their_gateway_and_deadline,
     a_named_request_has_one_run_until_it_is_answered_released_or_dead,
     a_named_request_is_forgotten_with_its_window_and_its_key,
+    the_named_requests_of_a_tenant_and_the_bytes_of_their_answers_are_bounded,
     values_that_the_schema_refuses_are_called_by_name,
 );
 

@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     database::Database,
-    suite::{LEASE, adapter, digest, new_version, push, slug, tenant},
+    suite::{self, LEASE, adapter, digest, new_version, push, slug, tenant},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -151,6 +151,31 @@ async fn stocks_hold_however_many_take_from_them_at_once() {
 }
 
 /// The files of a version that exists must never be handed over to deletion, however its inserts and deletes interleave.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_named_requests_are_let_in_than_may_be_however_many_come_at_once() {
+    let database = Database::new().await;
+    let (own, _) = tenant(&database.store).await;
+    let request = suite::named(&own).await;
+    let most = store::MostKept { requests: 5, bytes: 1 << 30, answer_bytes: 1 };
+    for round in 0..3 {
+        let mut claims = JoinSet::new();
+        for number in 0..20 {
+            let request =
+                store::ClientRequest { id: format!("{round}-{number}").parse().expect("an id"), ..request.clone() };
+            let (own, new) = (own.clone(), store::NewRun { most, ..suite::new_run() });
+            claims.spawn(
+                async move { (own.claim_client_request(&request, new).await.expect("claim"), request, new.run) },
+            );
+        }
+        let claimed = claims.join_all().await;
+        let let_in = || claimed.iter().filter(|(claimed, ..)| matches!(claimed, store::Claimed::Own { .. }));
+        assert_eq!(let_in().count(), 5);
+        for (_, request, run) in let_in() {
+            assert!(own.release_client_request(request, *run).await.expect("release"));
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_interleaving_of_insert_and_delete_gives_away_files_in_use() {
     let database = Database::new().await;

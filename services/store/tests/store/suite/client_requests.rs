@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use domain::{ApiKeyId, RequestId, Role};
-use store::{Claimed, ClientRequest, DeleteTenant, NewRun, Resource, Store, StoreError, TenantScope};
+use store::{
+    Claimed, ClientRequest, DeleteTenant, Full, FullOf, MostKept, NewRun, Resource, Store, StoreError, TenantScope,
+};
 use uuid::Uuid;
 
 use super::{digest, tenant, unique};
@@ -11,12 +13,14 @@ use crate::assert_refused;
 
 const LONG: Duration = Duration::from_secs(600);
 
+const PLENTY: MostKept = MostKept { requests: 1_000, bytes: 1 << 30, answer_bytes: 1 << 20 };
+
 pub fn new_run() -> NewRun {
     let run = RequestId::new(Uuid::now_v7());
-    NewRun { run, fingerprint: digest(7), seed: u64::MAX, claim: LONG, window: LONG }
+    NewRun { run, fingerprint: digest(7), seed: u64::MAX, claim: LONG, window: LONG, most: PLENTY }
 }
 
-async fn named(own: &TenantScope) -> ClientRequest {
+pub async fn named(own: &TenantScope) -> ClientRequest {
     let new = store::NewApiKey {
         public_id: unique("k").to_string().replace('-', "").chars().rev().take(12).collect(),
         secret_hash: [1; 32],
@@ -76,4 +80,45 @@ pub async fn a_named_request_is_forgotten_with_its_window_and_its_key(store: &St
     assert!(!own.answer_client_request(&request, next.run, b"gone").await.expect("asks"));
     own.claim_client_request(&request, new_run()).await.expect("claim");
     store.platform().delete_tenant(&slug, DeleteTenant::IfWithoutAdapters).await.expect("its requests go with it");
+}
+
+pub async fn the_named_requests_of_a_tenant_and_the_bytes_of_their_answers_are_bounded(store: &Store) {
+    let (own, slug) = tenant(store).await;
+    let (other, _) = tenant(store).await;
+    let request = named(&own).await;
+    let called = |id: &str| ClientRequest { id: id.parse().expect("an id"), ..request.clone() };
+    // Three requests, or two that run: each counts as having the longest answer.
+    let most = MostKept { requests: 3, bytes: 20, answer_bytes: 10 };
+    let run = || NewRun { most, ..new_run() };
+    let claim = async |id: &str, new: NewRun| own.claim_client_request(&called(id), new).await.expect("claim");
+    let full = |claimed: Claimed| match claimed {
+        Claimed::Full(Full { kind, retry_after }) if retry_after > LONG / 2 && retry_after <= LONG => kind,
+        other => panic!("{other:?}"),
+    };
+    let (a, b) = (run(), run());
+    assert_eq!(claim("a", a).await, Claimed::Own { seed: u64::MAX });
+    assert_eq!(claim("b", b).await, Claimed::Own { seed: u64::MAX });
+    assert_eq!(full(claim("c", run()).await), FullOf::Bytes);
+    assert_eq!(claim("a", run()).await, Claimed::Running { run: a.run, seed: u64::MAX }, "what is there stays");
+    // Short answers leave room; of two that are long together there is none for a third.
+    assert!(own.answer_client_request(&called("a"), a.run, b"1234567890").await.expect("answer"));
+    assert!(own.renew_client_request(&called("b"), b.run, LONG).await.expect("renew"));
+    assert_eq!(full(claim("c", run()).await), FullOf::Bytes);
+    assert!(own.answer_client_request(&called("b"), b.run, b"").await.expect("answer"));
+    let c = NewRun { claim: Duration::ZERO, ..run() };
+    assert_eq!(claim("c", c).await, Claimed::Own { seed: u64::MAX });
+    assert_eq!(full(claim("d", run()).await), FullOf::Requests);
+    // One that takes the place of a dead one needs no more room; what is released gives it back.
+    let again = run();
+    assert_eq!(claim("c", again).await, Claimed::Own { seed: u64::MAX });
+    assert!(own.release_client_request(&called("c"), again.run).await.expect("release"));
+    let over = NewRun { window: Duration::ZERO, ..run() };
+    assert_eq!(claim("d", over).await, Claimed::Own { seed: u64::MAX });
+    // Its window is over, so it makes room, whether or not somebody has deleted it.
+    assert_eq!(claim("e", run()).await, Claimed::Own { seed: u64::MAX });
+    assert_eq!(full(claim("f", run()).await), FullOf::Requests);
+    // Others have their own room, and none of it outlives the tenant.
+    let theirs = named(&other).await;
+    other.claim_client_request(&theirs, run()).await.expect("claim");
+    store.platform().delete_tenant(&slug, DeleteTenant::IfWithoutAdapters).await.expect("delete");
 }
