@@ -97,17 +97,15 @@ impl ApiKeyService for ApiKeys {
         answer(request, |session, message| async move {
             let wire = message.api_key.ok_or_else(|| Fault::invalid("api_key", "must be set"))?;
             let mut violations = Violations::default();
-            let name = violations.parse::<ApiKeyName>("api_key.name", &wire.name);
-            let etag = (!wire.etag.is_empty()).then(|| wire.etag.clone());
+            let of = (violations.parse::<ApiKeyName>("api_key.name", &wire.name), wire.etag.clone());
             let from = read_fields(&mut violations, wire);
-            let paths = message.update_mask.map(|mask| mask.paths).unwrap_or_default();
-            violations.require("update_mask", !paths.is_empty(), "must name what is to change");
-            let changes = mask::read(&mut violations, &paths, FIELDS, &from);
-            let name = violations.check(name)?;
-            let tenant = reach(&self.store, &session, &name.tenant, "API key", &name, self.defaults).await?;
-            let change = |to: &mut ApiKeyFields| changes.iter().for_each(|field| (field.copy)(to, &from));
-            let updated = tenant.rows.update_api_key(&name.public_id, etag.as_deref(), change).await;
-            Ok(wire_key(&name.tenant, updated.map_err(|error| error.fault(&name))?))
+            mask::require(&mut violations, message.update_mask.as_ref());
+            let update = mask::update(violations, of, message.update_mask, FIELDS, from)?;
+            let name = &update.name;
+            let tenant = reach(&self.store, &session, &name.tenant, "API key", name, self.defaults).await?;
+            let change = |key: &mut ApiKeyFields| update.apply(key);
+            let updated = tenant.rows.update_api_key(&name.public_id, update.etag(), change).await;
+            Ok(wire_key(&name.tenant, updated.map_err(|error| error.fault(name))?))
         })
         .await
     }

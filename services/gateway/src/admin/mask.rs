@@ -1,4 +1,7 @@
-//! Update masks (AIP-134): which fields of a resource an update changes.
+//! Updates by mask (AIP-134): which fields of a resource an update changes, and from which state of it on.
+
+use domain::Fault;
+use prost_types::FieldMask;
 
 use crate::parse::Violations;
 
@@ -24,9 +27,47 @@ macro_rules! fields {
 }
 pub(super) use fields;
 
+/// An update that has been read: of what, and what changes.
+pub struct Update<N, F: 'static> {
+    pub name: N,
+    etag: String,
+    from: F,
+    changes: Vec<&'static Field<F>>,
+}
+
+impl<N, F> Update<N, F> {
+    /// The state that the caller has seen; none of them means whatever is there.
+    pub fn etag(&self) -> Option<&str> {
+        (!self.etag.is_empty()).then_some(&self.etag)
+    }
+
+    pub fn apply(&self, to: &mut F) {
+        self.changes.iter().for_each(|field| (field.copy)(to, &self.from));
+    }
+}
+
+/// For resources of which a field that is not set means something: then no mask is none.
+pub fn require(violations: &mut Violations, mask: Option<&FieldMask>) {
+    let names = mask.is_some_and(|mask| !mask.paths.is_empty());
+    violations.require("update_mask", names, "must name what is to change");
+}
+
+/// What is to change in `name` to what `from` has. Everything that was found wrong before is told as well.
+pub fn update<N, F: Default + PartialEq>(
+    mut violations: Violations,
+    (name, etag): (Option<N>, String),
+    mask: Option<FieldMask>,
+    fields: &'static [Field<F>],
+    from: F,
+) -> Result<Update<N, F>, Fault> {
+    let changes = read(&mut violations, &mask.unwrap_or_default().paths, fields, &from);
+    let name = violations.check(name)?;
+    Ok(Update { name, etag, from, changes })
+}
+
 /// The fields that the paths mean: each one itself or what lies beneath it, `*` all. No path means those that have
 /// another value in `from` than by default.
-pub fn read<F: Default + PartialEq>(
+fn read<F: Default + PartialEq>(
     violations: &mut Violations,
     paths: &[String],
     fields: &'static [Field<F>],

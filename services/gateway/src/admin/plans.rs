@@ -82,17 +82,14 @@ impl PlanService for Plans {
         answer(request, |session, message| async move {
             let wire = message.plan.ok_or_else(|| Fault::invalid("plan", "must be set"))?;
             let mut violations = Violations::default();
-            let name = violations.parse::<PlanName>("plan.name", &wire.name);
-            let etag = (!wire.etag.is_empty()).then(|| wire.etag.clone());
+            let of = (violations.parse::<PlanName>("plan.name", &wire.name), wire.etag.clone());
             let from = read_fields(&mut violations, wire);
-            let paths = message.update_mask.map(|mask| mask.paths).unwrap_or_default();
-            violations.require("update_mask", !paths.is_empty(), "must name what is to change");
-            let changes = mask::read(&mut violations, &paths, FIELDS, &from);
-            let name = violations.check(name)?;
-            let change = |to: &mut PlanFields| changes.iter().for_each(|field| (field.copy)(to, &from));
+            mask::require(&mut violations, message.update_mask.as_ref());
+            let update = mask::update(violations, of, message.update_mask, FIELDS, from)?;
+            let store = session.acting(&self.store, &update.name);
             let updated =
-                session.acting(&self.store, &name).platform().update_plan(&name.plan, etag.as_deref(), change).await;
-            Ok(wire_plan(updated.map_err(|error| error.fault(name))?))
+                store.platform().update_plan(&update.name.plan, update.etag(), |plan| update.apply(plan)).await;
+            Ok(wire_plan(updated.map_err(|error| error.fault(&update.name))?))
         })
         .await
     }

@@ -70,19 +70,13 @@ impl TenantService for Tenants {
         answer(request, |session, message| async move {
             let wire = message.tenant.ok_or_else(|| Fault::invalid("tenant", "must be set"))?;
             let mut violations = Violations::default();
-            let name = violations.parse::<TenantName>("tenant.name", &wire.name);
-            let etag = (!wire.etag.is_empty()).then(|| wire.etag.clone());
+            let of = (violations.parse::<TenantName>("tenant.name", &wire.name), wire.etag.clone());
             let from = read_fields(&mut violations, wire);
-            let paths = message.update_mask.map(|mask| mask.paths).unwrap_or_default();
-            let changes = mask::read(&mut violations, &paths, FIELDS, &from);
-            let name = violations.check(name)?;
-            let change = |to: &mut TenantFields| changes.iter().for_each(|field| (field.copy)(to, &from));
-            let updated = session
-                .acting(&self.store, &name)
-                .platform()
-                .update_tenant(&name.tenant, etag.as_deref(), change)
-                .await;
-            Ok(wire_tenant(updated.map_err(|error| error.fault(name))?))
+            let update = mask::update(violations, of, message.update_mask, FIELDS, from)?;
+            let store = session.acting(&self.store, &update.name);
+            let updated =
+                store.platform().update_tenant(&update.name.tenant, update.etag(), |tenant| update.apply(tenant)).await;
+            Ok(wire_tenant(updated.map_err(|error| error.fault(&update.name))?))
         })
         .await
     }
