@@ -1,15 +1,18 @@
 //! Aliases: the only thing about a version that ever moves. Every change goes through [`TenantScope::change_alias`], with
 //! the alias locked; what a change does stands in `domain::Targets`.
 
-use std::collections::{BTreeSet, HashMap};
+mod rows;
 
-use domain::{AliasChange, BasisPoints, Digest, Part, Slug, Targets, TenantId};
-use sqlx::{PgConnection, Row, postgres::PgRow};
+use std::collections::BTreeSet;
+
+use domain::{AliasChange, Digest, Slug, Targets, TenantId};
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{TenantScope, adapters, lifecycle::Versions, schedules};
-use crate::{Precondition, Resource, StoreError, rows::ReadRow};
+use crate::{Precondition, Resource, StoreError};
+pub(super) use rows::{basis_points, lock, of_adapters, part, touch};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Alias {
@@ -81,7 +84,7 @@ impl TenantScope {
                     .fetch_optional(&mut *transaction)
                     .await?;
                 transaction.commit().await?;
-                read(&row.ok_or_else(|| StoreError::not_found(Resource::Alias, alias))?)
+                rows::read(&row.ok_or_else(|| StoreError::not_found(Resource::Alias, alias))?)
             })
             .await
     }
@@ -120,7 +123,7 @@ pub(super) async fn expect(
     alias: &Slug,
     etag: Option<&str>,
 ) -> Result<Alias, StoreError> {
-    let found = lock(connection, tenant, adapter, alias).await?;
+    let found = rows::lock(connection, tenant, adapter, alias).await?;
     let found = found.ok_or_else(|| StoreError::not_found(Resource::Alias, alias))?;
     found.expect_etag(etag)?;
     Ok(found)
@@ -143,14 +146,14 @@ pub(super) async fn point(
     digest: Digest,
     etag: Option<&str>,
 ) -> Result<Alias, StoreError> {
-    let found = match (lock(connection, own.tenant, own.adapter, alias).await?, etag) {
+    let found = match (rows::lock(connection, own.tenant, own.adapter, alias).await?, etag) {
         (Some(found), _) => found,
         // It has been deleted since.
         (None, Some(_)) => return Err(StoreError::conflict(Resource::Alias, alias)),
-        (None, None) => match insert(connection, own, alias, digest).await? {
+        (None, None) => match rows::insert(connection, own, alias, digest).await? {
             Some(made) => return Ok(made),
             // Somebody else has made it meanwhile.
-            None => lock(connection, own.tenant, own.adapter, alias)
+            None => rows::lock(connection, own.tenant, own.adapter, alias)
                 .await?
                 .ok_or_else(|| StoreError::conflict(Resource::Alias, alias))?,
         },
@@ -197,7 +200,7 @@ pub(super) async fn apply(
     .await?;
     let words = format!("alias `{}`: {}", found.name, words(change));
     own.settle(connection, &locked, &words).await?;
-    read(&row)
+    rows::read(&row)
 }
 
 const fn words(change: AliasChange) -> &'static str {
@@ -211,109 +214,4 @@ const fn words(change: AliasChange) -> &'static str {
         AliasChange::Shadow(_) => "shadow set",
         AliasChange::ClearShadow => "shadow ended",
     }
-}
-
-pub(super) async fn of_adapters(
-    connection: &mut PgConnection,
-    tenant: TenantId,
-    adapters: &[Uuid],
-) -> Result<HashMap<Uuid, Vec<Alias>>, StoreError> {
-    let rows = sqlx::query("select * from aliases where tenant_id = $1 and adapter_id = any($2) order by name")
-        .bind(tenant.uuid())
-        .bind(adapters)
-        .fetch_all(connection)
-        .await?;
-    let mut aliases: HashMap<Uuid, Vec<Alias>> = HashMap::new();
-    for row in &rows {
-        aliases.entry(row.try_get("adapter_id")?).or_default().push(read(row)?);
-    }
-    Ok(aliases)
-}
-
-/// `None` when there is one already.
-async fn insert(
-    connection: &mut PgConnection,
-    own: &Versions<'_>,
-    alias: &Slug,
-    digest: Digest,
-) -> Result<Option<Alias>, StoreError> {
-    own.lock_to_name(connection, digest).await?;
-    let row = sqlx::query(
-        "insert into aliases (tenant_id, adapter_id, name, digest, revision) values ($1, $2, $3, $4, $5)
-         on conflict on constraint aliases_pkey do nothing
-         returning *",
-    )
-    .bind(own.tenant.uuid())
-    .bind(own.adapter)
-    .bind(alias.as_str())
-    .bind(digest.as_bytes().as_slice())
-    .bind(Uuid::now_v7())
-    .fetch_optional(&mut *connection)
-    .await?;
-    let Some(row) = row else { return Ok(None) };
-    let locked = own.lock(connection, [digest]).await?;
-    own.settle(connection, &locked, &format!("alias `{alias}`: made")).await?;
-    Ok(Some(read(&row)?))
-}
-
-/// The alias as the last change left it; until the end of the transaction nobody else changes it.
-pub(super) async fn lock(
-    connection: &mut PgConnection,
-    tenant: TenantId,
-    adapter: Uuid,
-    alias: &Slug,
-) -> Result<Option<Alias>, StoreError> {
-    let row = sqlx::query("select * from aliases where tenant_id = $1 and adapter_id = $2 and name = $3 for update")
-        .bind(tenant.uuid())
-        .bind(adapter)
-        .bind(alias.as_str())
-        .fetch_optional(connection)
-        .await?;
-    row.as_ref().map(read).transpose()
-}
-
-/// Another etag: something else about the alias has changed.
-pub(super) async fn touch(
-    connection: &mut PgConnection,
-    tenant: TenantId,
-    adapter: Uuid,
-    alias: &Slug,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "update aliases set revision = $4, updated_at = now() where tenant_id = $1 and adapter_id = $2 and name = $3",
-    )
-    .bind(tenant.uuid())
-    .bind(adapter)
-    .bind(alias.as_str())
-    .bind(Uuid::now_v7())
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-/// A version beside the stable one, from two columns that are null together.
-pub(super) fn part(row: &PgRow, digest: &str, share: &str) -> Result<Option<Part>, StoreError> {
-    let share: Option<i32> = row.try_get(share)?;
-    let (Some(digest), Some(share)) = (row.optional_digest(digest)?, share) else { return Ok(None) };
-    Ok(Some(Part { digest, share: basis_points(share)? }))
-}
-
-pub(super) fn basis_points(value: i32) -> Result<BasisPoints, StoreError> {
-    let value = u32::try_from(value).map_err(StoreError::unreadable)?;
-    BasisPoints::new(value).map_err(StoreError::unreadable)
-}
-
-fn read(row: &PgRow) -> Result<Alias, StoreError> {
-    Ok(Alias {
-        name: row.slug("name")?,
-        targets: Targets {
-            stable: row.digest("digest")?,
-            previous: row.optional_digest("previous_digest")?,
-            canary: part(row, "canary_digest", "canary_weight")?,
-            shadow: part(row, "shadow_digest", "shadow_rate")?,
-        },
-        etag: row.etag()?,
-        updated_at: row.try_get("updated_at")?,
-        revision: row.try_get("revision")?,
-    })
 }

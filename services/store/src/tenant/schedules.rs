@@ -3,13 +3,17 @@
 //! the alias changed by somebody else since it was planned fails; changes that were planned together hand on what they
 //! leave.
 
-use domain::{AliasChange, Digest, Part, Slug, TenantId};
-use sqlx::{PgConnection, Row, postgres::PgRow};
+mod rows;
+
+use domain::{AliasChange, Slug, TenantId};
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Alias, TenantScope, adapters, aliases};
-use crate::{Platform, Precondition, Resource, Stock, StoreError, connection::Scope, rows::ReadRow};
+use crate::{Platform, Precondition, Resource, Stock, StoreError, connection::Scope};
+use rows::Planned;
+pub(super) use rows::fail_all;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schedule {
@@ -40,9 +44,6 @@ pub struct NewSchedule {
     pub due_at: OffsetDateTime,
 }
 
-/// Changes that are over and that are kept, for each alias.
-const OVER_MAX: i64 = 20;
-
 impl TenantScope {
     /// Plans a change of an alias as it is now. With an `etag` only if the alias still has it.
     ///
@@ -57,7 +58,7 @@ impl TenantScope {
         pending_max: u32,
         etag: Option<&str>,
     ) -> Result<Schedule, StoreError> {
-        let (action, digest, weight) = columns(new.change)?;
+        let (action, digest, weight) = rows::columns(new.change)?;
         self.store
             .bounded(async {
                 let mut transaction = self.begin().await?;
@@ -66,7 +67,8 @@ impl TenantScope {
                 if let Some(digest) = digest {
                     self.versions(adapter).lock_to_name(&mut transaction, digest).await?;
                 }
-                let (used, max) = (pending(&mut transaction, self.id, adapter, alias).await?, u64::from(pending_max));
+                let (used, max) =
+                    (rows::pending(&mut transaction, self.id, adapter, alias).await?, u64::from(pending_max));
                 if used >= max {
                     return Err(StoreError::QuotaExceeded { stock: Stock::Schedules, max, used, wanted: 1 });
                 }
@@ -88,9 +90,9 @@ impl TenantScope {
                 .bind(self.actor())
                 .fetch_one(&mut *transaction)
                 .await?;
-                forget_old(&mut transaction, self.id, adapter, alias).await?;
+                rows::forget_old(&mut transaction, self.id, adapter, alias).await?;
                 transaction.commit().await?;
-                read(&row)
+                rows::read(&row)
             })
             .await
     }
@@ -116,7 +118,7 @@ impl TenantScope {
                 .fetch_all(&mut *transaction)
                 .await?;
                 transaction.commit().await?;
-                rows.iter().map(read).collect()
+                rows.iter().map(rows::read).collect()
             })
             .await
     }
@@ -128,13 +130,13 @@ impl TenantScope {
                 let mut transaction = self.begin().await?;
                 let adapter = adapters::hold(&mut transaction, self.id, adapter).await?;
                 aliases::lock(&mut transaction, self.id, adapter, alias).await?;
-                let found = get(&mut transaction, self.id, id).await?;
+                let found = rows::get(&mut transaction, self.id, id).await?;
                 let found = found.filter(|found| found.adapter == adapter && found.alias == *alias);
                 let found = found.ok_or_else(|| StoreError::not_found(Resource::Schedule, id))?;
                 if found.schedule.state != ScheduleState::Pending {
                     return Err(StoreError::FailedPrecondition(Precondition::ScheduleIsOver));
                 }
-                let cancelled = finish(&mut transaction, self.id, id, ScheduleState::Cancelled, "").await?;
+                let cancelled = rows::finish(&mut transaction, self.id, id, ScheduleState::Cancelled, "").await?;
                 transaction.commit().await?;
                 Ok(cancelled)
             })
@@ -147,10 +149,10 @@ impl TenantScope {
         self.store
             .bounded(async {
                 let mut transaction = self.begin().await?;
-                let Some(planned) = get(&mut transaction, self.id, id).await? else { return Ok(None) };
+                let Some(planned) = rows::get(&mut transaction, self.id, id).await? else { return Ok(None) };
                 let alias = aliases::lock(&mut transaction, self.id, planned.adapter, &planned.alias).await?;
                 // As it is now that nobody else can run it.
-                let Some(planned) = get(&mut transaction, self.id, id).await? else { return Ok(None) };
+                let Some(planned) = rows::get(&mut transaction, self.id, id).await? else { return Ok(None) };
                 if planned.schedule.state != ScheduleState::Pending || !planned.is_due {
                     return Ok(None);
                 }
@@ -166,7 +168,7 @@ impl TenantScope {
                     Err(error) => return Err(error),
                 };
                 let state = if failed.is_some() { ScheduleState::Failed } else { ScheduleState::Done };
-                let finished = finish(&mut transaction, self.id, id, state, &failed.unwrap_or_default()).await?;
+                let finished = rows::finish(&mut transaction, self.id, id, state, &failed.unwrap_or_default()).await?;
                 transaction.commit().await?;
                 Ok(Some((slug, finished)))
             })
@@ -220,15 +222,6 @@ impl Platform {
     }
 }
 
-/// A planned change, and what it is held to.
-struct Planned {
-    adapter: Uuid,
-    alias: Slug,
-    expected_revision: Uuid,
-    is_due: bool,
-    schedule: Schedule,
-}
-
 impl ScheduleState {
     /// As stored.
     pub const fn as_str(self) -> &'static str {
@@ -246,140 +239,4 @@ impl ScheduleState {
             .find(|state| state.as_str() == text)
             .ok_or_else(|| StoreError::unreadable(format!("`{text}` is no state of a planned change")))
     }
-}
-
-/// Crosses off everything that is planned for an alias.
-pub(super) async fn fail_all(
-    connection: &mut PgConnection,
-    tenant: TenantId,
-    adapter: Uuid,
-    alias: &Slug,
-    why: &str,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "update alias_schedules set state = 'failed', outcome = $4, finished_at = now()
-          where tenant_id = $1 and adapter_id = $2 and alias = $3 and state = 'pending'",
-    )
-    .bind(tenant.uuid())
-    .bind(adapter)
-    .bind(alias.as_str())
-    .bind(why)
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-async fn pending(
-    connection: &mut PgConnection,
-    tenant: TenantId,
-    adapter: Uuid,
-    alias: &Slug,
-) -> Result<u64, StoreError> {
-    let row = sqlx::query(
-        "select count(*) as pending from alias_schedules
-          where tenant_id = $1 and adapter_id = $2 and alias = $3 and state = 'pending'",
-    )
-    .bind(tenant.uuid())
-    .bind(adapter)
-    .bind(alias.as_str())
-    .fetch_one(connection)
-    .await?;
-    row.count("pending")
-}
-
-async fn forget_old(
-    connection: &mut PgConnection,
-    tenant: TenantId,
-    adapter: Uuid,
-    alias: &Slug,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "delete from alias_schedules
-          where tenant_id = $1 and id in (
-            select id from alias_schedules
-             where tenant_id = $1 and adapter_id = $2 and alias = $3 and state <> 'pending'
-             order by finished_at desc, id desc offset $4)",
-    )
-    .bind(tenant.uuid())
-    .bind(adapter)
-    .bind(alias.as_str())
-    .bind(OVER_MAX)
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-async fn get(connection: &mut PgConnection, tenant: TenantId, id: Uuid) -> Result<Option<Planned>, StoreError> {
-    let row = sqlx::query("select *, due_at <= now() as is_due from alias_schedules where tenant_id = $1 and id = $2")
-        .bind(tenant.uuid())
-        .bind(id)
-        .fetch_optional(connection)
-        .await?;
-    let Some(row) = row else { return Ok(None) };
-    Ok(Some(Planned {
-        adapter: row.try_get("adapter_id")?,
-        alias: row.slug("alias")?,
-        expected_revision: row.try_get("expected_revision")?,
-        is_due: row.try_get("is_due")?,
-        schedule: read(&row)?,
-    }))
-}
-
-async fn finish(
-    connection: &mut PgConnection,
-    tenant: TenantId,
-    id: Uuid,
-    state: ScheduleState,
-    outcome: &str,
-) -> Result<Schedule, StoreError> {
-    let row = sqlx::query(
-        "update alias_schedules set state = $3, outcome = $4, finished_at = now()
-          where tenant_id = $1 and id = $2
-         returning *",
-    )
-    .bind(tenant.uuid())
-    .bind(id)
-    .bind(state.as_str())
-    .bind(outcome)
-    .fetch_one(connection)
-    .await?;
-    read(&row)
-}
-
-fn columns(change: AliasChange) -> Result<(&'static str, Option<Digest>, Option<i32>), StoreError> {
-    Ok(match change {
-        AliasChange::Move(digest) => ("move", Some(digest), None),
-        AliasChange::Canary(Part { digest, share }) => ("canary", Some(digest), Some(i32::from(share.get()))),
-        AliasChange::Weight(share) => ("weight", None, Some(i32::from(share.get()))),
-        AliasChange::ClearCanary => ("clear_canary", None, None),
-        AliasChange::Promote => ("promote", None, None),
-        AliasChange::Rollback => ("rollback", None, None),
-        AliasChange::Shadow(_) | AliasChange::ClearShadow => {
-            return Err(StoreError::InvalidValue { field: "change", rule: "not be one of a shadow" });
-        }
-    })
-}
-
-fn read(row: &PgRow) -> Result<Schedule, StoreError> {
-    let digest = || row.digest("digest");
-    let share = || aliases::basis_points(row.try_get("weight")?);
-    let change = match row.try_get::<&str, _>("action")? {
-        "move" => AliasChange::Move(digest()?),
-        "canary" => AliasChange::Canary(Part { digest: digest()?, share: share()? }),
-        "weight" => AliasChange::Weight(share()?),
-        "clear_canary" => AliasChange::ClearCanary,
-        "promote" => AliasChange::Promote,
-        "rollback" => AliasChange::Rollback,
-        other => return Err(StoreError::unreadable(format!("`{other}` is no planned change"))),
-    };
-    Ok(Schedule {
-        id: row.try_get("id")?,
-        change,
-        due_at: row.try_get("due_at")?,
-        state: ScheduleState::read(row.try_get("state")?)?,
-        outcome: row.try_get("outcome")?,
-        actor: row.try_get("actor")?,
-        created_at: row.try_get("created_at")?,
-        finished_at: row.try_get("finished_at")?,
-    })
 }
