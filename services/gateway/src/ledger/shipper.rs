@@ -97,7 +97,7 @@ impl Shipper {
     /// One batch, or a step into the next segment.
     async fn ship_some(&mut self, until: Position) -> Result<(), ShipError> {
         if self.ahead.is_empty() && !self.read_ahead(until).await? {
-            return Ok(self.next_segment()?);
+            return self.next_segment();
         }
         let batch: Vec<_> = self.ahead.iter().take(self.batch_max).collect();
         let Some(end) = batch.last().map(|(_, end)| *end) else { return Ok(()) };

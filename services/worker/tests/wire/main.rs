@@ -1,5 +1,7 @@
 //! The worker over the wire: the bundled base, a registry in a folder, a gRPC client.
 
+mod cancel;
+
 use std::{path::PathBuf, time::Duration};
 
 use adapters::{Files, Limits, Registry, VersionFiles};
