@@ -183,6 +183,7 @@ impl Generator {
             prompt_tokens: prompt as u64,
             answer_tokens_max: answer.into(),
             held: reservation.cost(),
+            process: self.admission.process(),
         })
     }
 

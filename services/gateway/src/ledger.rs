@@ -8,6 +8,7 @@
 mod appender;
 mod closer;
 mod folder;
+mod processes;
 mod record;
 mod segment;
 mod shipper;
@@ -38,6 +39,7 @@ use uuid::Uuid;
 
 use crate::{
     config::{LedgerConfig, ms},
+    limits::RateLimits,
     workers::Workers,
 };
 use appender::Appender;
@@ -99,6 +101,7 @@ impl Ledger {
     pub fn start(
         store: Store,
         workers: Workers,
+        limits: Arc<dyn RateLimits>,
         config: &LedgerConfig,
         stop: CancellationToken,
     ) -> Result<(Self, JoinHandle<()>), LedgerError> {
@@ -106,6 +109,8 @@ impl Ledger {
         let folder = Arc::new(Folder::open(dir)?);
         let gateway = folder.gateway;
         let found = folder.recover()?;
+        let processes = folder.processes(limits.process());
+        let processes = processes.map_err(|error| LedgerError::Io { path: dir.to_owned(), error })?;
         let state = State::new(config.bytes_max, found.bytes, found.end, found.shipped);
         // Whatever began before is not running any more.
         let border = RequestId::new(Uuid::now_v7());
@@ -124,7 +129,8 @@ impl Ledger {
         let syncing = tokio::task::spawn_blocking(move || keep_syncing(&to_sync, &syncing_state));
 
         let shipper = Shipper::new(folder, Arc::clone(&state), store.clone(), config);
-        let closing = closer::keep_closing(store, workers, Arc::clone(&state), (gateway, border), config.clone());
+        let earlier = closer::Earlier { gateway, border, processes, limits };
+        let closing = closer::keep_closing(store, workers, Arc::clone(&state), earlier, config.clone());
         let patience = ms(config.ship_wait_ms);
         let to_stop = appends.clone();
         let task = tokio::spawn(async move {

@@ -23,8 +23,8 @@
 //!   not counted.
 //! - **Settling** puts the tokens really used in the place of what was charged, in the slots that were charged, and ends
 //!   the lease. What was used beyond it is a debt: it counts from then on, and the window may be above its limit until it
-//!   has passed. Whatever is unknown (settled twice, lease expired) changes nothing, so a charge whose gateway died stays
-//!   until its slot has passed.
+//!   has passed. Whatever is unknown (settled twice, lease expired) changes nothing, but that money is settled once even
+//!   after the lease; so a charge whose gateway died stays in a window until its slot has passed.
 //! - **A request id is charged once**: asking again with it while its lease lives is granted the same and changes nothing;
 //!   so does an extension to a total that is granted already.
 
@@ -32,6 +32,7 @@ mod admission;
 mod ask;
 mod breaker;
 mod budgets;
+mod compared;
 #[cfg(test)]
 mod crowd_test;
 mod explain;
@@ -48,10 +49,13 @@ mod replay;
 mod slices_test;
 
 use futures::{FutureExt as _, future::BoxFuture};
+use uuid::Uuid;
 
+pub(crate) use admission::unavailable;
 pub use admission::{Admission, Lease, Reservation};
 pub use ask::{Ask, Extended, Granted, Rates, Used};
-pub use budgets::{BudgetSource, NothingSpent, Period, Spent};
+pub use budgets::{BudgetSource, ByProcess, NothingSpent, Period, Spent};
+pub use compared::BudgetsCompared;
 pub use explain::{Explained, Standing};
 pub use in_process::InProcessLimits;
 pub use left::Left;
@@ -92,6 +96,22 @@ pub trait RateLimits: Send + Sync + 'static {
     /// What `reserve` would say now, and how every limit stands; changes nothing.
     fn explain<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Result<Explained, LimitsUnavailable>>;
 
+    /// Names this process where others share what is charged for it; nil where nobody does.
+    fn process(&self) -> Uuid {
+        Uuid::nil()
+    }
+
+    /// Of a process that is gone, when all that it let through has ended and is in the ledger: puts what the ledger has of
+    /// it in the place of what it had charged to budgets. `true` if there was nothing of it.
+    fn close_process(&self, _gone: Uuid) -> BoxFuture<'_, Result<bool, LimitsUnavailable>> {
+        futures::future::ready(Ok(true)).boxed()
+    }
+
+    /// Every counter of a budget beside the ledger; `None` where nobody shares them. Reads both whole.
+    fn compare_budgets(&self) -> BoxFuture<'_, Result<Option<BudgetsCompared>, LimitsUnavailable>> {
+        futures::future::ready(Ok(None)).boxed()
+    }
+
     /// Gives back what was borrowed ahead, before the process ends.
     fn close(&self) -> BoxFuture<'_, ()> {
         futures::future::ready(()).boxed()
@@ -105,6 +125,9 @@ pub trait Lends: RateLimits {
 
     /// As [`RateLimits::extend`], of what was lent; `None` if the request was not drawn, or it does not suffice.
     fn extend_drawn(&self, ask: &Ask, total: u32, due: Due) -> Option<Extended>;
+
+    /// The request was asked for in vain and is counted by somebody else now: what may have been charged for it goes back.
+    fn goes_on_elsewhere(&self, ask: &Ask);
 
     /// As [`RateLimits::settle`], if the request was drawn.
     fn settle_drawn(&self, ask: &Ask, used: Used) -> bool;

@@ -1,11 +1,15 @@
 //! Compares the ledger with everything that counts beside it. Each check is two numbers that must be the same; a
-//! difference is shown, never put right here.
+//! difference is shown, never put right here. Budget counters are read from Redis where gateways share them.
 //!
 //! While requests run, what one side has counted may be on its way to the other: a comparison of a quiet platform is exact.
 
 use store::{Store, StoreError};
 
-use crate::{ledger::Ledger, workers::Workers};
+use crate::{
+    ledger::Ledger,
+    limits::{LimitsUnavailable, RateLimits},
+    workers::Workers,
+};
 
 /// Answers that workers are asked about.
 const ANSWERS_MAX: u16 = 256;
@@ -20,8 +24,21 @@ pub struct Check {
     pub right_value: i64,
 }
 
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Limits(#[from] LimitsUnavailable),
+}
+
 /// All of them, of one moment as far as the ledger goes.
-pub async fn reconcile(store: &Store, ledger: &Ledger, workers: &Workers) -> Result<Vec<Check>, StoreError> {
+pub async fn reconcile(
+    store: &Store,
+    ledger: &Ledger,
+    workers: &Workers,
+    limits: &dyn RateLimits,
+) -> Result<Vec<Check>, ReconcileError> {
     let log = ledger.status();
     let found = store.platform().ledger_balances().await?;
     let check = |name, left, left_value: u64, right, right_value: u64| Check {
@@ -48,6 +65,11 @@ pub async fn reconcile(store: &Store, ledger: &Ledger, workers: &Workers) -> Res
         check("log", "unshipped", u64::from(!log.shipped), "none", 0),
         check("set aside", "since the start", log.set_aside, "none", 0),
     ];
+    if let Some(compared) = limits.compare_budgets().await? {
+        let by_counters = "Redis, without reserved and lent";
+        checks.push(check("budgets", by_counters, compared.counted, "ledger", compared.spent));
+        checks.push(check("budget counters", "unlike the ledger", compared.differing, "none", 0));
+    }
     checks.push(worker_check(store, workers).await?);
     Ok(checks)
 }

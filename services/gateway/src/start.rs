@@ -106,7 +106,8 @@ impl Gateway {
         let relays = TaskTracker::new();
         let (workers, looking) = Workers::start(&config.workers, &config.cluster_token, rest.clone())?;
         let (admission, errands) = Admission::start(Arc::clone(&limits), config.limits.errands_max, rest.clone());
-        let (ledger, writing) = Ledger::start(store.clone(), workers.clone(), &config.ledger, rest.clone())?;
+        let (ledger, writing) =
+            Ledger::start(store.clone(), workers.clone(), Arc::clone(&limits), &config.ledger, rest.clone())?;
         let (prices, pricing) = Prices::start(store.clone(), &config.prices, rest.clone());
         let sweep_interval = ms(config.uploads.sweep_interval_ms);
         let (sweeper, sweeping) = Sweeper::start(store.clone(), registry.clone(), sweep_interval, rest.clone());
@@ -157,7 +158,7 @@ impl Gateway {
         let most = ADMIN_MESSAGE_BYTES_MAX;
         let plans = Plans::new(store.clone());
         let prices = PriceLists::new(store.clone());
-        let ledgers = Ledgers::new(store.clone(), ledger.clone(), workers.clone(), defaults);
+        let ledgers = Ledgers::new(store.clone(), ledger.clone(), workers.clone(), Arc::clone(&limits), defaults);
         let audit = Audit::new(store.clone(), config.audit.export_batch);
         let questions = LimitQuestions::new(store.clone(), explainer, trial, defaults);
         let admin = Routes::new(

@@ -11,10 +11,11 @@ use domain::{ApiKeyId, Fault, KeyLimits, Limits, Price, RequestId, TenantId};
 use futures::{FutureExt as _, future::BoxFuture};
 use store::{Page, PastRequest, Store, TenantScope};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use crate::{
     config::{LimitsConfig, ms},
-    limits::{BudgetSource, LimitsUnavailable, Past, Period, Rates, Replayed, Spent, replay},
+    limits::{BudgetSource, ByProcess, LimitsUnavailable, Past, Period, Rates, Replayed, Spent, replay},
     prices::Prices,
     store_fault::StoreFault as _,
 };
@@ -140,11 +141,11 @@ impl BudgetSource for SpentBefore {
         key: Option<ApiKeyId>,
         period: Period,
         _: &'a [RequestId],
-    ) -> BoxFuture<'a, Result<Spent, LimitsUnavailable>> {
+    ) -> BoxFuture<'a, Result<ByProcess, LimitsUnavailable>> {
         let before = self.spent.get(&(tenant, key)).copied().unwrap_or_default();
         let day = if period.day == self.period.day { before.day } else { 0 };
         let month = if period.month == self.period.month { before.month } else { 0 };
-        futures::future::ready(Ok(Spent { day, month })).boxed()
+        futures::future::ready(Ok(vec![(Uuid::nil(), Spent { day, month })])).boxed()
     }
 }
 

@@ -9,6 +9,7 @@ mod totals;
 
 use domain::{ApiKeyId, Digest, Price, RequestId, TenantId};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use crate::{Outcome, UsageRecord};
 
@@ -47,6 +48,8 @@ pub struct Hold {
     pub answer_tokens_max: u64,
     /// Micro-units that are held until it ends: what the limits have charged for its beginning.
     pub held: u64,
+    /// The process that let it through, as its limits name it; nil where nobody shares them.
+    pub process: Uuid,
 }
 
 /// How a request ended.

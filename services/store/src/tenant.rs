@@ -15,6 +15,7 @@ use std::{sync::Arc, time::Duration};
 use domain::{ApiKeyId, RequestId, TenantId};
 use sqlx::{Postgres, Transaction};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use crate::{
     ApiKey, ApiKeyFields, GroupBy, ListedEntry, ListedPrice, NewApiKey, Page, PageOf, PastRequest, Store, StoreError,
@@ -197,6 +198,18 @@ impl TenantScope {
         to: OffsetDateTime,
         except: &[RequestId],
     ) -> Result<u64, StoreError> {
+        let spent = self.spent_by_process(key, from, to, except).await?;
+        Ok(spent.iter().map(|(_, micros)| micros).sum())
+    }
+
+    /// As [`TenantScope::spent`], by the process that let the requests through.
+    pub async fn spent_by_process(
+        &self,
+        key: Option<ApiKeyId>,
+        from: OffsetDateTime,
+        to: OffsetDateTime,
+        except: &[RequestId],
+    ) -> Result<Vec<(Uuid, u64)>, StoreError> {
         self.store
             .bounded(async {
                 let mut transaction = self.begin().await?;

@@ -1,5 +1,7 @@
 //! `banyan.v1.LedgerService`.
 
+use std::sync::Arc;
+
 use domain::{Fault, Limits, TenantName};
 use proto::v1::{self, ledger_service_server::LedgerService};
 use store::{EntryKind, GroupBy, ListedEntry, Store, UsageGroup};
@@ -11,8 +13,9 @@ use crate::{
     edge::answer,
     guard::Session,
     ledger::Ledger,
+    limits::{self, RateLimits},
     parse::{self, Violations, wire_time},
-    reconcile,
+    reconcile::{self, ReconcileError},
     store_fault::StoreFault as _,
     workers::Workers,
 };
@@ -21,12 +24,19 @@ pub struct Ledgers {
     store: Store,
     ledger: Ledger,
     workers: Workers,
+    limits: Arc<dyn RateLimits>,
     defaults: Limits,
 }
 
 impl Ledgers {
-    pub const fn new(store: Store, ledger: Ledger, workers: Workers, defaults: Limits) -> Self {
-        Self { store, ledger, workers, defaults }
+    pub const fn new(
+        store: Store,
+        ledger: Ledger,
+        workers: Workers,
+        limits: Arc<dyn RateLimits>,
+        defaults: Limits,
+    ) -> Self {
+        Self { store, ledger, workers, limits, defaults }
     }
 
     async fn reach(&self, session: &Session, parent: &TenantName) -> Result<Reach, Fault> {
@@ -114,8 +124,11 @@ impl LedgerService for Ledgers {
         request: Request<v1::ReconcileRequest>,
     ) -> Result<Response<v1::ReconcileResponse>, Status> {
         answer(request, |_, _| async move {
-            let checks = reconcile::reconcile(&self.store, &self.ledger, &self.workers).await;
-            let checks = checks.map_err(|error| error.fault("ledger"))?;
+            let checks = reconcile::reconcile(&self.store, &self.ledger, &self.workers, self.limits.as_ref()).await;
+            let checks = checks.map_err(|error| match error {
+                ReconcileError::Store(error) => error.fault("ledger"),
+                ReconcileError::Limits(error) => limits::unavailable(&error),
+            })?;
             let wire = |check: reconcile::Check| v1::Check {
                 name: check.name.to_owned(),
                 left: check.left.to_owned(),

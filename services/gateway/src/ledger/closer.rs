@@ -1,7 +1,8 @@
 //! Ends requests whose gateway did not: killed before it could, or gone for good. Workers know for a while what a request
 //! has used whose stream was lost; that is posted. What no worker knows of expires, and nothing is charged for it.
 //!
-//! A gateway ends its own as soon as it is back, and those of others when they are long overdue.
+//! A gateway ends its own as soon as it is back, and those of others when they are long overdue. When all of an earlier
+//! process of its own are ended, what that one had charged to budgets is put right ([`RateLimits::close_process`]).
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,21 +11,38 @@ use store::{End, LedgerEntry, OpenHold, Outcome, Store, StoreError};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::state::State;
+use super::{processes::Processes, state::State};
 use crate::{
     config::{LedgerConfig, ms},
+    limits::RateLimits,
     workers::{Known, Workers},
 };
 
 /// Requests of one round.
 const ROUND_MAX: u16 = 256;
 
-/// `border`: requests of this gateway before it have lost their process. Never ends.
+/// What there is of this gateway from before this process.
+pub struct Earlier {
+    pub gateway: Uuid,
+    /// Requests of this gateway before it have lost their process.
+    pub border: RequestId,
+    pub processes: Processes,
+    pub limits: Arc<dyn RateLimits>,
+}
+
+/// What a round has come to.
+struct Round {
+    closed: u64,
+    /// Of requests before the border none is open any more.
+    none_left: bool,
+}
+
+/// Never ends.
 pub async fn keep_closing(
     store: Store,
     workers: Workers,
     state: Arc<State>,
-    (gateway, border): (Uuid, RequestId),
+    mut earlier: Earlier,
     config: LedgerConfig,
 ) {
     // What the log knows of ends comes first.
@@ -34,9 +52,10 @@ pub async fn keep_closing(
         return std::future::pending().await;
     }
     loop {
-        match close_some(&store, &workers, (gateway, border), &config).await {
-            Ok(0) => {}
-            Ok(closed) => tracing::info!(closed, "requests without an end are ended"),
+        match close_some(&store, &workers, (earlier.gateway, earlier.border), &config).await {
+            Ok(Round { none_left: true, .. }) => put_right(&mut earlier).await,
+            Ok(Round { closed: 0, .. }) => {}
+            Ok(Round { closed, .. }) => tracing::info!(closed, "requests without an end are ended"),
             Err(error) => tracing::warn!(%error, "requests without an end are not ended yet"),
         }
         tokio::time::sleep(ms(config.sweep_interval_ms)).await;
@@ -48,19 +67,37 @@ async fn close_some(
     workers: &Workers,
     (gateway, border): (Uuid, RequestId),
     config: &LedgerConfig,
-) -> Result<u64, StoreError> {
+) -> Result<Round, StoreError> {
     let (own, any) = (ms(config.grace_ms), ms(config.orphan_ms));
     let holds = store.platform().open_holds(gateway, border, own, any, ROUND_MAX).await?;
+    let is_earlier = |open: &OpenHold| open.gateway == gateway && open.hold.request < border;
+    let none_left = holds.len() < usize::from(ROUND_MAX) && !holds.iter().any(is_earlier);
     if holds.is_empty() {
-        return Ok(0);
+        return Ok(Round { closed: 0, none_left });
     }
     let ids: Vec<_> = holds.iter().map(|open| open.hold.request).collect();
     let known = workers.known_of(&ids).await;
     let ended: Vec<_> = holds.into_iter().filter_map(|open| end_of(open, &known, own)).collect();
-    if ended.is_empty() {
-        return Ok(0);
+    let closed = if ended.is_empty() { 0 } else { store.platform().post(gateway, &ended).await?.written };
+    Ok(Round { closed, none_left })
+}
+
+/// A process is forgotten when a look has found nothing of it: what it had sent to Redis when it died may have come after
+/// the look before.
+async fn put_right(earlier: &mut Earlier) {
+    for gone in earlier.processes.earlier().to_vec() {
+        match earlier.limits.close_process(gone).await {
+            Ok(false) => {
+                tracing::info!(process = %gone, "what a process that is gone had charged to budgets is put right")
+            }
+            Ok(true) => {
+                if let Err(error) = earlier.processes.forget(gone) {
+                    tracing::warn!(%error, "it is not written down that a process was put right");
+                }
+            }
+            Err(error) => tracing::warn!(process = %gone, %error, "its charges to budgets are not put right yet"),
+        }
     }
-    Ok(store.platform().post(gateway, &ended).await?.written)
 }
 
 /// `None`: it is too early to say.

@@ -10,6 +10,7 @@ use std::{
 use uuid::Uuid;
 
 use super::{
+    processes::Processes,
     segment::{self, HEADER_BYTES, SegmentError},
     state::Position,
 };
@@ -91,6 +92,11 @@ impl Folder {
         // A cursor that is behind, or lost, ships again what is there already, and changes nothing.
         let shipped = self.cursor().filter(|cursor| numbers.contains(&cursor.segment)).unwrap_or(first).max(first);
         Ok(Recovered { shipped: shipped.min(end), end, bytes })
+    }
+
+    /// The processes that have had it, this one among them.
+    pub fn processes(&self, own: Uuid) -> io::Result<Processes> {
+        Processes::open(self.dir.join("processes"), own)
     }
 
     fn cursor(&self) -> Option<Position> {

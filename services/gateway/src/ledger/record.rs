@@ -12,7 +12,8 @@ use uuid::Uuid;
 pub const RECORD_BYTES_MAX: usize = 1024;
 /// Of a worker's name, and of a model's: longer than any that the gateway admits.
 const TEXT_BYTES_MAX: usize = 255;
-const VERSION: u8 = 1;
+/// Version 1 does not say which process a request is of.
+const VERSION: u8 = 2;
 
 const RESERVED: u8 = 1;
 const POSTED: u8 = 2;
@@ -42,11 +43,12 @@ pub fn encode(entry: &LedgerEntry) -> Vec<u8> {
 
 pub fn decode(bytes: &[u8]) -> Result<LedgerEntry, Unreadable> {
     let mut input = Input(bytes);
-    if input.u8()? != VERSION {
+    let version = input.u8()?;
+    if !(1..=VERSION).contains(&version) {
         return Err(Unreadable);
     }
     let kind = input.u8()?;
-    let hold = input.hold()?;
+    let hold = input.hold(version)?;
     let entry = match kind {
         RESERVED => LedgerEntry::Reserved(hold),
         POSTED => {
@@ -78,6 +80,7 @@ fn put_hold(out: &mut Vec<u8>, hold: &Hold) {
         out.extend(digest.as_bytes());
     }
     put_text(out, &hold.model);
+    out.extend(hold.process.as_bytes());
 }
 
 fn put_record(out: &mut Vec<u8>, record: &UsageRecord) {
@@ -149,7 +152,7 @@ impl Input<'_> {
         String::from_utf8(text.to_vec()).map_err(|_| Unreadable)
     }
 
-    fn hold(&mut self) -> Result<Hold, Unreadable> {
+    fn hold(&mut self, version: u8) -> Result<Hold, Unreadable> {
         Ok(Hold {
             tenant: TenantId::new(self.uuid()?),
             request: RequestId::new(self.uuid()?),
@@ -163,6 +166,7 @@ impl Input<'_> {
             base_digest: Digest::new(self.bytes()?),
             adapter_digest: if self.u8()? == 0 { None } else { Some(Digest::new(self.bytes()?)) },
             model: self.text()?,
+            process: if version == 1 { Uuid::nil() } else { self.uuid()? },
         })
     }
 
@@ -202,6 +206,7 @@ pub mod tests {
             prompt_tokens: 10,
             answer_tokens_max: 20,
             held: 71,
+            process: Uuid::now_v7(),
         }
     }
 

@@ -14,7 +14,7 @@ use domain::{Price, TenantId};
 use store::{Page, StoreConfig};
 
 use super::{record::tests::hold, *};
-use crate::config::WorkersConfig;
+use crate::{config::WorkersConfig, limits::InProcessLimits};
 
 const ROUNDS: usize = 12;
 /// Where the child finds its database and the size of its segments, in the folder in which it runs.
@@ -51,6 +51,10 @@ fn nobody(stop: CancellationToken) -> Workers {
     Workers::start(&config, &chassis::config::Secret::new("c"), stop).expect("starts").0
 }
 
+fn alone() -> Arc<dyn RateLimits> {
+    Arc::new(InProcessLimits::default())
+}
+
 fn mine() -> Hold {
     let price = Price { input: 1_000_000, cached_input: 1_000_000, output: 1_000_000 };
     let deadline = time::OffsetDateTime::now_utc() + time::Duration::HOUR;
@@ -64,7 +68,8 @@ async fn child() {
     let (Ok(url), Ok(segment)) = (std::fs::read_to_string(URL), std::fs::read_to_string(SEGMENT)) else { return };
     let config = config(Path::new("log"), segment.parse().expect("a number"));
     let stop = CancellationToken::new();
-    let (ledger, _task) = Ledger::start(store(&url).await, nobody(stop.clone()), &config, stop).expect("starts");
+    let (ledger, _task) =
+        Ledger::start(store(&url).await, nobody(stop.clone()), alone(), &config, stop).expect("starts");
     let work = (0..8).map(|_| {
         let ledger = ledger.clone();
         tokio::spawn(async move {
@@ -140,7 +145,7 @@ impl Told {
         let (stop, log) = (CancellationToken::new(), self.dir.path().join("log"));
         let store = store(&self.url).await;
         let config = config(&log, SMALL_SEGMENT);
-        let started = Ledger::start(store.clone(), nobody(stop.clone()), &config, stop.clone());
+        let started = Ledger::start(store.clone(), nobody(stop.clone()), alone(), &config, stop.clone());
         let (ledger, task) = started.expect("starts");
         drop(ledger);
         stop.cancel();

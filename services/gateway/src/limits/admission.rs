@@ -6,6 +6,7 @@ use domain::{Fault, Reason};
 use time::OffsetDateTime;
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::{Ask, Denied, Explained, Extended, Granted, Left, LimitsUnavailable, RateLimits, Used};
 use crate::inbox;
@@ -74,13 +75,19 @@ impl Admission {
         }
     }
 
+    /// As [`RateLimits::process`].
+    pub fn process(&self) -> Uuid {
+        self.limits.process()
+    }
+
     /// What [`Admission::reserve`] would say, and how every limit stands; changes nothing.
     pub async fn explain(&self, ask: &Ask) -> Result<Explained, Fault> {
         self.limits.explain(ask).await.map_err(|error| unavailable(&error))
     }
 }
 
-fn unavailable(error: &LimitsUnavailable) -> Fault {
+/// They do not answer: whoever needs them comes again.
+pub fn unavailable(error: &LimitsUnavailable) -> Fault {
     tracing::warn!(%error, "rate limits unavailable, request refused");
     let fault = Fault::new(Reason::BackendUnavailable, "the rate limits cannot be checked now");
     fault.retry_after(Duration::from_secs(1))

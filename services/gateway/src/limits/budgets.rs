@@ -5,22 +5,24 @@ use std::{sync::Arc, time::Duration};
 use domain::{ApiKeyId, RequestId, TenantId};
 use futures::{FutureExt as _, future::BoxFuture};
 use time::{Date, Month, OffsetDateTime, Time};
+use uuid::Uuid;
 
 use super::{Ask, LimitsUnavailable, Rate};
 
 const DAY_MS: u64 = 86_400_000;
+const EPOCH: Date = OffsetDateTime::UNIX_EPOCH.date();
 
 /// Where it is written what has been spent. Counters are a copy of it.
 pub trait BudgetSource: Send + Sync + 'static {
     /// Micro-units of everything that a tenant, or one of its keys, reserved from `period.day` or `period.month` on: what
-    /// was posted, and what is still open; without the requests in `except`.
+    /// was posted, and what is still open; without the requests in `except`. By the process that let them through.
     fn spent<'a>(
         &'a self,
         tenant: TenantId,
         key: Option<ApiKeyId>,
         period: Period,
         except: &'a [RequestId],
-    ) -> BoxFuture<'a, Result<Spent, LimitsUnavailable>>;
+    ) -> BoxFuture<'a, Result<ByProcess, LimitsUnavailable>>;
 }
 
 /// A day of UTC and its month.
@@ -39,6 +41,9 @@ pub struct Spent {
     pub month: u64,
 }
 
+/// What each process's requests have spent, as [`super::RateLimits::process`] names it.
+pub type ByProcess = Vec<(Uuid, Spent)>;
+
 /// Nothing was ever spent: for counters that outlive nobody, and for tests.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NothingSpent;
@@ -50,12 +55,18 @@ impl BudgetSource for NothingSpent {
         _: Option<ApiKeyId>,
         _: Period,
         _: &'a [RequestId],
-    ) -> BoxFuture<'a, Result<Spent, LimitsUnavailable>> {
-        futures::future::ready(Ok(Spent::default())).boxed()
+    ) -> BoxFuture<'a, Result<ByProcess, LimitsUnavailable>> {
+        futures::future::ready(Ok(Vec::new())).boxed()
     }
 }
 
 impl Spent {
+    /// That of all processes.
+    pub(super) fn sum(parts: &ByProcess) -> Self {
+        let add = |sum: Self, (_, part): &(Uuid, Self)| Self { day: sum.day + part.day, month: sum.month + part.month };
+        parts.iter().fold(Self::default(), add)
+    }
+
     pub(super) const fn by_rate(self) -> [(Rate, u64); 2] {
         [(Rate::BudgetDay, self.day), (Rate::BudgetMonth, self.month)]
     }
@@ -68,6 +79,17 @@ impl Period {
         let date = date(day);
         let year = u64::try_from(date.year()).unwrap_or_default();
         Self { day, month: year * 12 + u64::from(u8::from(date.month())) - 1 }
+    }
+
+    /// The one that a day since 1970 belongs to.
+    pub fn of_day(day: u64) -> Self {
+        Self::of(day * DAY_MS)
+    }
+
+    /// The first day of a month since the year 0.
+    pub fn of_month(month: u64) -> Self {
+        let days = first_of(month).to_julian_day() - EPOCH.to_julian_day();
+        Self { day: u64::try_from(days).unwrap_or_default(), month }
     }
 
     /// The beginnings of the day and of the month.
@@ -116,9 +138,9 @@ impl Ledger {
         period: Period,
         unknown: [bool; 2],
         except: &[RequestId],
-    ) -> Result<[Option<Spent>; 2], LimitsUnavailable> {
+    ) -> Result<[Option<ByProcess>; 2], LimitsUnavailable> {
         let read = async {
-            let mut spent = [None; 2];
+            let mut spent = [None, None];
             for ((key, unknown), spent) in [None, Some(ask.key)].into_iter().zip(unknown).zip(&mut spent) {
                 if unknown {
                     *spent = Some(self.source.spent(ask.tenant, key, period, except).await?);
@@ -126,6 +148,23 @@ impl Ledger {
             }
             Ok(spent)
         };
+        self.within(read).await
+    }
+
+    /// Of a tenant, or of one of its keys.
+    pub async fn spent_by(
+        &self,
+        tenant: TenantId,
+        key: Option<ApiKeyId>,
+        period: Period,
+    ) -> Result<ByProcess, LimitsUnavailable> {
+        self.within(self.source.spent(tenant, key, period, &[])).await
+    }
+
+    async fn within<T>(
+        &self,
+        read: impl Future<Output = Result<T, LimitsUnavailable>>,
+    ) -> Result<T, LimitsUnavailable> {
         let late = || LimitsUnavailable::Ledger(format!("no answer in {} ms", self.wait.as_millis()));
         tokio::time::timeout(self.wait, read).await.unwrap_or_else(|_| Err(late()))
     }
@@ -147,5 +186,7 @@ mod tests {
         assert_eq!(last.ends_ms(), [ms("2028-03-01T00:00:00Z"); 2]);
         assert_eq!(Period::of(ms("2028-03-01T00:00:00Z")), Period { day: last.day + 1, month: last.month + 1 });
         assert_eq!(Period::of(ms("2029-01-01T00:00:00Z")).month, last.month + 11);
+        assert_eq!(Period::of_day(last.day), last);
+        assert_eq!(Period::of_month(last.month), Period::of(ms("2028-02-01T00:00:00Z")));
     }
 }

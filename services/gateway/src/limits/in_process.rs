@@ -14,7 +14,7 @@ use futures::{FutureExt as _, future::BoxFuture};
 
 use super::{
     Ask, BudgetSource, Denied, Explained, Extended, Granted, Left, LimitsUnavailable, NothingSpent, Period, RateLimits,
-    SEEDS_MAX, Used, budgets::Ledger,
+    SEEDS_MAX, Spent, Used, budgets::Ledger,
 };
 use tenant::{Tenant, millis};
 
@@ -90,6 +90,7 @@ impl InProcessLimits {
                 Err(unknown) => unknown,
             };
             let spent = self.ledger.spent(ask, period, scopes, &[]).await?;
+            let spent = spent.map(|parts| parts.as_ref().map(Spent::sum));
             self.on(ask, |tenant, _| tenant.seed(ask.key, period, spent));
         }
         Err(LimitsUnavailable::Silent("what was spent is forgotten again and again".to_owned()))

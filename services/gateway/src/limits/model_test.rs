@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    Admission, Ask, BudgetSource, Denied, Exceeded, Explained, Extended, Granted, InProcessLimits, Limit,
+    Admission, Ask, BudgetSource, ByProcess, Denied, Exceeded, Explained, Extended, Granted, InProcessLimits, Limit,
     LimitsUnavailable, NothingSpent, OutageLimits, Period, Rate, RateLimits, Rates, RedisLimits, RedisOptions, Refusal,
     Scope, SliceOptions, Spent, Used,
 };
@@ -63,8 +63,10 @@ impl BudgetSource for SpentBefore {
         _: Option<ApiKeyId>,
         _: Period,
         _: &'a [RequestId],
-    ) -> BoxFuture<'a, Result<Spent, LimitsUnavailable>> {
-        futures::future::ready(Ok(SPENT_BEFORE)).boxed()
+    ) -> BoxFuture<'a, Result<ByProcess, LimitsUnavailable>> {
+        let part = Spent { day: SPENT_BEFORE.day - 3, month: SPENT_BEFORE.month - 11 };
+        let parts = [(1, part), (2, Spent { day: 3, month: 11 })];
+        futures::future::ready(Ok(parts.map(|(process, part)| (Uuid::from_u128(process), part)).into())).boxed()
     }
 }
 
@@ -266,6 +268,16 @@ impl Model {
 
     fn settle(&mut self, asked: &Asked, used: Used) -> bool {
         let slot = self.now / 1000;
+        if self.live(asked).is_none() {
+            // Only its money is still to be settled, once.
+            let same = |charge: &&mut Charge| (charge.tenant, charge.id) == (asked.tenant, asked.id);
+            if let Some(charge) = self.charges.iter_mut().rfind(same)
+                && charge.lease_until.take().is_some()
+            {
+                charge.cost = asked.ask().cost(used);
+            }
+            return false;
+        }
         let Some(charge) = self.live(asked) else { return false };
         charge.lease_until = None;
         charge.input = used.input;

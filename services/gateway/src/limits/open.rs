@@ -1,14 +1,14 @@
 //! The limits that a configuration names, over the platform's ledger.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use domain::{ApiKeyId, RequestId, TenantId};
 use futures::{FutureExt as _, future::BoxFuture};
 use store::Store;
 
 use super::{
-    BudgetSource, InProcessLimits, LimitsUnavailable, OutageLimits, Period, RateLimits, RedisLimits, RedisOptions,
-    SliceOptions, Spent,
+    BudgetSource, ByProcess, InProcessLimits, LimitsUnavailable, OutageLimits, Period, RateLimits, RedisLimits,
+    RedisOptions, SliceOptions, Spent,
 };
 use crate::config::{LimitsConfig, ms};
 
@@ -48,16 +48,23 @@ impl BudgetSource for Ledger {
         key: Option<ApiKeyId>,
         period: Period,
         except: &'a [RequestId],
-    ) -> BoxFuture<'a, Result<Spent, LimitsUnavailable>> {
+    ) -> BoxFuture<'a, Result<ByProcess, LimitsUnavailable>> {
         async move {
             let rows = self.0.tenant(tenant);
             let [day, month] = period.starts();
             let [day_ends, month_ends] = period.ends();
             let spent = async |from, to| {
-                let spent = rows.spent(key, from, to, except).await;
+                let spent = rows.spent_by_process(key, from, to, except).await;
                 spent.map_err(|error| LimitsUnavailable::Ledger(error.to_string()))
             };
-            Ok(Spent { day: spent(day, day_ends).await?, month: spent(month, month_ends).await? })
+            let mut parts = HashMap::<_, Spent>::new();
+            for (process, micros) in spent(day, day_ends).await? {
+                parts.entry(process).or_default().day = micros;
+            }
+            for (process, micros) in spent(month, month_ends).await? {
+                parts.entry(process).or_default().month = micros;
+            }
+            Ok(parts.into_iter().collect())
         }
         .boxed()
     }

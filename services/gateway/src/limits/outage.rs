@@ -11,10 +11,11 @@ use std::{
 
 use domain::Outage;
 use futures::{FutureExt as _, future::BoxFuture};
+use uuid::Uuid;
 
 use super::{
-    Ask, BudgetSource, Denied, Due, Explained, Extended, Granted, InProcessLimits, Left, Lends, LimitsUnavailable,
-    RateLimits, Used, breaker::Breaker,
+    Ask, BudgetSource, BudgetsCompared, Denied, Due, Explained, Extended, Granted, InProcessLimits, Left, Lends,
+    LimitsUnavailable, RateLimits, Used, breaker::Breaker,
 };
 
 /// Shared limits, and what stands in for them.
@@ -75,7 +76,10 @@ impl<S: Lends> RateLimits for OutageLimits<S> {
             });
             match (self.ask(reserved).await, ask.outage) {
                 (Ok(answered), _) => answered,
-                (Err(LimitsUnavailable::Silent(_)), Outage::Open) => self.local.reserve(ask).await,
+                (Err(LimitsUnavailable::Silent(_)), Outage::Open) => {
+                    self.shared.goes_on_elsewhere(ask);
+                    self.local.reserve(ask).await
+                }
                 (Err(error @ LimitsUnavailable::Silent(_)), Outage::Leased) => {
                     self.shared.draw(ask, Due::Late).ok_or(Denied::Unavailable(error))
                 }
@@ -140,6 +144,18 @@ impl<S: Lends> RateLimits for OutageLimits<S> {
             }
         }
         .boxed()
+    }
+
+    fn process(&self) -> Uuid {
+        self.shared.process()
+    }
+
+    fn close_process(&self, gone: Uuid) -> BoxFuture<'_, Result<bool, LimitsUnavailable>> {
+        self.shared.close_process(gone)
+    }
+
+    fn compare_budgets(&self) -> BoxFuture<'_, Result<Option<BudgetsCompared>, LimitsUnavailable>> {
+        self.shared.compare_budgets()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -10,37 +10,44 @@
 //! before, and never refused. Meanwhile nobody is admitted whose budget is unknown: it is read from the ledger at the
 //! earliest `settling` after the loss, when everybody has adopted and the ledger has what ended before, and without the
 //! requests that were adopted, so that each one is counted once. Windows and concurrency begin anew, with what is adopted.
+//!
+//! # When a gateway dies
+//!
+//! What a dead gateway had charged to windows passes, and its leases expire; what it had charged to budgets comes back when
+//! the ledger has the end of all that it let through. A budget's counter is the sum of what each process of a gateway has
+//! charged to it, which stands beside it: its requests, whether they have ended or not, and all of its slices. The ledger
+//! says of every request which process let it through. A process is gone when the next one has taken its log; it is
+//! *closed* ([`processes`]) when that log is shipped and none of its requests is open, so that what the ledger has of it
+//! changes no more. Then that takes the place of what it had charged, in one step, by whoever has its log. At no moment is
+//! less charged than the ledger holds and will post: before, the part of a process is at least that, as everything is
+//! charged before it runs, and afterwards it is exactly that. Doing so again changes nothing.
 
+mod calls;
 mod generation;
 mod lender;
 mod live;
+mod processes;
+mod purses;
+mod requests;
 mod slices;
 mod watch;
 mod wire;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
-use domain::RequestId;
-use futures::{FutureExt as _, future::BoxFuture};
 use redis::{
-    Client, FromRedisValue, Script,
+    Client, Script,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 use tokio_util::task::AbortOnDropHandle;
+use uuid::Uuid;
 
-use super::{
-    Ask, BudgetSource, Denied, Explained, Extended, Granted, Left, Lends, LimitsUnavailable, Period, RateLimits,
-    SEEDS_MAX, SLOT_MS, Used, budgets::Ledger,
-};
-use generation::{Generation, Generations};
+use super::{BudgetSource, LimitsUnavailable, budgets::Ledger};
+use generation::Generations;
 pub use lender::SliceOptions;
 use live::Live;
 pub use slices::Due;
 use slices::Slices;
-use wire::{UNKNOWN, count, millis, nonsense};
 
 /// The body of the script; where the time comes from is the only thing that differs in tests.
 const BODY: &str = concat!(
@@ -83,6 +90,8 @@ pub struct RedisOptions {
 
 /// What calls and the watch share.
 struct Shared {
+    /// What is charged is charged by this one.
+    process: Uuid,
     connection: ConnectionManager,
     script: Script,
     options: RedisOptions,
@@ -108,6 +117,7 @@ impl RedisLimits {
         #[cfg(test)]
         let clock = options.clock.as_ref().map_or(clock, |_| CLOCK_OF_THE_TEST);
         let shared = Arc::new(Shared {
+            process: Uuid::now_v7(),
             connection,
             script: Script::new(&format!("{clock}{BODY}")),
             ledger: Ledger::new(source, options.ledger_wait),
@@ -118,250 +128,6 @@ impl RedisLimits {
         });
         let tasks = [tokio::spawn(watch::watch(Arc::clone(&shared))), tokio::spawn(lender::lend(Arc::clone(&shared)))];
         Ok(Self { shared, _tasks: tasks.map(AbortOnDropHandle::new) })
-    }
-}
-
-impl Shared {
-    /// As [`Shared::call`]; money that Redis does not know is read from the ledger first. Says in which generation.
-    async fn call_seeded(
-        &self,
-        operation: &str,
-        ask: &Ask,
-        arguments: &[i64],
-    ) -> Result<(Vec<i64>, Generation), LimitsUnavailable> {
-        let mut generation = self.generation().await?;
-        for _ in 0..SEEDS_MAX {
-            let answer: Vec<i64> = self.call(operation, ask, &generation, arguments).await?;
-            let [UNKNOWN, day, month, scopes] = answer[..] else { return Ok((answer, generation)) };
-            let before = generation.token.clone();
-            generation = self.look().await?;
-            if generation.token != before {
-                continue;
-            }
-            tokio::time::sleep_until(generation.settled.into()).await;
-            let adopted: Vec<String> = self.call("adopted", ask, &generation, &[]).await?;
-            let adopted: Vec<_> = adopted.iter().filter_map(|id| id.parse().ok().map(RequestId::new)).collect();
-            let number = |number: i64| u64::try_from(number).map_err(|_| nonsense());
-            let period = Period { day: number(day)?, month: number(month)? };
-            let spent = self.ledger.spent(ask, period, [scopes & 1 != 0, scopes & 2 != 0], &adopted).await?;
-            let amounts = spent.map(|spent| spent.map_or([UNKNOWN; 2], |spent| [spent.day, spent.month].map(count)));
-            let of = [day, month, count(adopted.len() as u64)];
-            let _: Vec<i64> = self.call("seed", ask, &generation, &[&of[..], amounts.as_flattened()].concat()).await?;
-        }
-        Err(LimitsUnavailable::Silent("what was spent is forgotten again and again".to_owned()))
-    }
-
-    /// One run of the script.
-    async fn call<T: FromRedisValue>(
-        &self,
-        operation: &str,
-        ask: &Ask,
-        generation: &Generation,
-        arguments: &[i64],
-    ) -> Result<T, LimitsUnavailable> {
-        let Ask { id, tenant, key, .. } = ask;
-        let prefix = &self.options.prefix;
-        let mut call = self.script.prepare_invoke();
-        for scope in [String::new(), format!("{key}:")] {
-            for counted in ["requests", "input", "output", "leases", "money"] {
-                call.key(format!("{prefix}:{{{tenant}}}:{scope}{counted}"));
-            }
-        }
-        call.key(format!("{prefix}:{{{tenant}}}:reservations"));
-        call.key(format!("{prefix}:{{{tenant}}}:adopted:{}", generation.token));
-        call.arg(operation).arg(id.to_string()).arg(&*generation.token).arg(arguments);
-        #[cfg(test)]
-        if let Some(clock) = &self.options.clock {
-            call.arg(clock.load(std::sync::atomic::Ordering::SeqCst));
-        }
-        let mut connection = self.connection.clone();
-        self.within(call.invoke_async(&mut connection)).await
-    }
-
-    /// The generation as it was last seen.
-    async fn generation(&self) -> Result<Generation, LimitsUnavailable> {
-        match self.generations.known() {
-            Some(generation) => Ok(generation),
-            None => self.look().await,
-        }
-    }
-
-    /// The generation as it is.
-    async fn look(&self) -> Result<Generation, LimitsUnavailable> {
-        let mut connection = self.connection.clone();
-        self.within(self.generations.look(&mut connection)).await
-    }
-
-    /// After an error it may be another server that answers next.
-    async fn within<T>(
-        &self,
-        answer: impl Future<Output = Result<T, redis::RedisError>>,
-    ) -> Result<T, LimitsUnavailable> {
-        let timeout = self.options.timeout;
-        let answer = match tokio::time::timeout(timeout, answer).await {
-            Ok(answer) => answer.map_err(unavailable),
-            Err(_) => Err(LimitsUnavailable::Silent(format!("no answer in {} ms", timeout.as_millis()))),
-        };
-        answer.inspect_err(|_| self.generations.forget())
-    }
-}
-
-impl RateLimits for RedisLimits {
-    fn reserve<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Result<Granted, Denied>> {
-        async move {
-            // Known as running before it is charged: should the answer be lost, it is ended all the same.
-            self.shared.live.begins(ask);
-            let arguments = wire::reserve(ask);
-            let reserve = || self.shared.call_seeded("reserve", ask, &arguments);
-            let (mut answer, mut generation) = reserve().await.map_err(Denied::Unavailable)?;
-            // What is in the way may be what was borrowed here.
-            if answer.len() > 2 && lender::give_back(&self.shared, (ask.tenant, ask.key)).await {
-                (answer, generation) = reserve().await.map_err(Denied::Unavailable)?;
-            }
-            match answer[..] {
-                [output, slot] => match (u32::try_from(output), u64::try_from(slot)) {
-                    (Ok(output), Ok(slot)) => {
-                        let granted = Granted { output, at_ms: slot * SLOT_MS };
-                        self.shared.live.granted(ask, granted, &generation.token);
-                        self.shared.slices.noticed(ask, granted, Instant::now());
-                        Ok(granted)
-                    }
-                    _ => Err(Denied::Unavailable(nonsense())),
-                },
-                ref refusals => {
-                    self.shared.live.ended(ask);
-                    Err(wire::read_refusal(refusals))
-                }
-            }
-        }
-        .boxed()
-    }
-
-    fn extend<'a>(&'a self, ask: &'a Ask, total: u32) -> BoxFuture<'a, Result<Extended, LimitsUnavailable>> {
-        async move {
-            if self.shared.slices.has(ask)
-                && let Some(extended) = self.shared.raise(ask, total).await?
-            {
-                return Ok(extended);
-            }
-            for _ in 0..2 {
-                let (answer, _) = self.shared.call_seeded("extend", ask, &wire::extend(ask, total)).await?;
-                if let Some((&total, stopped_by)) = answer.split_first() {
-                    let total = u32::try_from(total).map_err(|_| nonsense())?;
-                    self.shared.live.extended(ask, total);
-                    return Ok(Extended::Granted { total, stopped_by: wire::limits(stopped_by)? });
-                }
-                if !self.shared.adopt(ask).await? {
-                    break;
-                }
-            }
-            Ok(Extended::Unknown)
-        }
-        .boxed()
-    }
-
-    fn settle<'a>(&'a self, ask: &'a Ask, used: Used) -> BoxFuture<'a, Result<bool, LimitsUnavailable>> {
-        async move {
-            self.shared.live.ends(ask, used);
-            self.shared.settle(ask, used).await
-        }
-        .boxed()
-    }
-
-    fn renew<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Result<bool, LimitsUnavailable>> {
-        async move {
-            let generation = self.shared.generation().await?;
-            let known: Vec<i64> = self.shared.call("renew", ask, &generation, &[millis(ask.lease)]).await?;
-            Ok(known == [1] || self.shared.adopt(ask).await?)
-        }
-        .boxed()
-    }
-
-    fn left<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Vec<Left>> {
-        async move {
-            let told = async { self.shared.call("left", ask, &self.shared.generation().await?, &[]).await };
-            told.await.map_or_else(|_| Vec::new(), |told: Vec<i64>| wire::left(ask, &told))
-        }
-        .boxed()
-    }
-
-    fn explain<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Result<Explained, LimitsUnavailable>> {
-        async move {
-            let (answer, _) = self.shared.call_seeded("explain", ask, &wire::reserve(ask)).await?;
-            wire::read_explained(ask, &answer)
-        }
-        .boxed()
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        lender::give_all_back(&self.shared).boxed()
-    }
-}
-
-/// What is drawn from slices is neither asked of Redis nor told it at once.
-impl Lends for RedisLimits {
-    fn draw(&self, ask: &Ask, due: Due) -> Option<Granted> {
-        let generation = self.shared.generations.known();
-        let token = generation.as_ref().map(|generation| &*generation.token);
-        let (granted, token) = self.shared.slices.draw(ask, due, token)?;
-        self.shared.live.begins(ask);
-        self.shared.live.granted(ask, granted, &token);
-        Some(granted)
-    }
-
-    fn extend_drawn(&self, ask: &Ask, total: u32, due: Due) -> Option<Extended> {
-        let generation = self.shared.generations.known();
-        let token = generation.as_ref().map(|generation| &*generation.token);
-        let extended = self.shared.slices.extend(ask, total, due, token)?;
-        if let Extended::Granted { total, .. } = extended {
-            self.shared.live.extended(ask, total);
-        }
-        Some(extended)
-    }
-
-    fn settle_drawn(&self, ask: &Ask, used: Used) -> bool {
-        let drawn = self.shared.slices.settle(ask, used);
-        if drawn {
-            self.shared.live.ended(ask);
-        }
-        drawn
-    }
-
-    fn is_drawn(&self, ask: &Ask) -> bool {
-        self.shared.slices.has(ask)
-    }
-}
-
-impl Shared {
-    /// An extension of a request that runs on a slice, for which there is not enough here: its slice gets more. `None` if
-    /// the slice is gone.
-    async fn raise(&self, ask: &Ask, total: u32) -> Result<Option<Extended>, LimitsUnavailable> {
-        let Some((slice, wanted)) = self.slices.to_raise(ask, total) else { return Ok(None) };
-        let slice = Ask { id: slice, ..ask.clone() };
-        let lent = self.borrow(&slice, wanted, Duration::ZERO, 1).await;
-        let granted = self.slices.raised(ask, total, lent.as_ref().ok().map(|lent| lent.holds));
-        let (lent, Some(granted)) = (lent?, granted) else { return Ok(None) };
-        self.live.extended(ask, granted);
-        let stopped_by = if granted < total { lent.stopped_by } else { Vec::new() };
-        Ok(Some(Extended::Granted { total: granted, stopped_by }))
-    }
-
-    async fn settle(&self, ask: &Ask, used: Used) -> Result<bool, LimitsUnavailable> {
-        let generation = self.generation().await?;
-        let used = [used.input, used.output, ask.cost(used)].map(count);
-        let known: Vec<i64> = self.call("settle", ask, &generation, &used).await?;
-        self.live.ended(ask);
-        Ok(known == [1])
-    }
-
-    /// Hands over a request of this gateway that was charged before Redis lost its data; `false` if there is none.
-    async fn adopt(&self, ask: &Ask) -> Result<bool, LimitsUnavailable> {
-        let generation = self.look().await?;
-        let Some((begun, total)) = self.live.lost(ask, &generation.token) else { return Ok(false) };
-        let _: Vec<i64> = self.call("adopt", ask, &generation, &wire::adopt(ask, begun, total)).await?;
-        self.live.adopted(ask, &generation.token);
-        self.slices.forget(ask);
-        Ok(true)
     }
 }
 

@@ -195,5 +195,6 @@ fn hold(tenant: &TestTenant) -> Hold {
         prompt_tokens: 10,
         answer_tokens_max: 20,
         held: 80,
+        process: Uuid::nil(),
     }
 }

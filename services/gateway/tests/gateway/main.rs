@@ -18,6 +18,7 @@ mod openai;
 mod platform;
 mod prices;
 mod raw;
+mod reconcile;
 mod repeats;
 mod resume;
 mod revocation;

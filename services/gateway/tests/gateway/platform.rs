@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use adapters::Registry;
 use chassis::shutdown::Shutdown;
 use domain::{Fault, TenantId};
-use gateway::{Backends, Gateway, GatewayConfig, RunningGateway, limits::InProcessLimits};
+use gateway::{
+    Backends, Gateway, GatewayConfig, RunningGateway,
+    limits::{self, InProcessLimits, RateLimits},
+};
 use proto::v1::{
     self, adapter_service_client::AdapterServiceClient, api_key_service_client::ApiKeyServiceClient,
     audit_service_client::AuditServiceClient, inference_service_client::InferenceServiceClient,
@@ -90,6 +93,12 @@ impl Platform {
         let location = self.registry_folder.path().to_str().expect("a path in UTF-8");
         let config = config(workers, &self.url, location, &ledger_in(&self.registry_folder), settings);
         start_gateway(config, &store, &self.registry, &self.shutdown, !workers.is_empty()).await
+    }
+
+    /// That of a gateway with these settings.
+    pub fn config(&self, settings: &str) -> GatewayConfig {
+        let location = self.registry_folder.path().to_str().expect("a path in UTF-8");
+        config(&[], &self.url, location, &ledger_in(&self.registry_folder), settings)
     }
 
     pub async fn stop(self) {
@@ -202,7 +211,10 @@ async fn start_gateway(
     shutdown: &Shutdown,
     with_workers: bool,
 ) -> RunningGateway {
-    let limits = Arc::new(InProcessLimits::default());
+    let limits = match config.redis.reveal() {
+        "" => Arc::new(InProcessLimits::default()) as Arc<dyn RateLimits>,
+        redis => limits::open(redis, &config.limits, store).expect("a good URL"),
+    };
     let backends = Backends { store: store.clone(), limits, registry: registry.clone() };
     let mut gateway = Gateway::start(config, backends, shutdown.clone()).await.expect("starts");
     if with_workers {

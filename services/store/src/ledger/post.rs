@@ -70,22 +70,24 @@ async fn insert_reserved(connection: &mut PgConnection, gateway: Uuid, holds: &[
         "with input as (
            select * from unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::uuid[], $5::text[], $6::bigint[],
                                 $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[],
-                                $13::timestamptz[], $14::text[], $15::bytea[], $16::bytea[])
+                                $13::timestamptz[], $14::text[], $15::bytea[], $16::bytea[], $17::uuid[])
              as t (tenant_id, request_id, at, api_key_id, model, price_input, price_cached, price_output, prompt,
-                   answer, held, deadline, named, adapter_digest, base_digest)
+                   answer, held, deadline, named, adapter_digest, base_digest, process_id)
          ), new as (
            insert into ledger_entries (tenant_id, request_id, kind, at, api_key_id, model, price_input_micros,
                                        price_cached_input_micros, price_output_micros, prompt_tokens,
-                                       cached_prompt_tokens, completion_tokens, held_micros, charged_micros, gateway_id)
+                                       cached_prompt_tokens, completion_tokens, held_micros, charged_micros, gateway_id,
+                                       process_id)
            select tenant_id, request_id, 'reserved', at, api_key_id, model, price_input, price_cached, price_output,
-                  prompt, 0, answer, held, 0, $12
+                  prompt, 0, answer, held, 0, $12, process_id
              from input
            on conflict do nothing
            returning tenant_id, request_id
          ), opened as (
            insert into ledger_open (tenant_id, request_id, api_key_id, at, held_micros, gateway_id, deadline, model,
-                                    adapter_digest, base_digest)
-           select tenant_id, request_id, api_key_id, at, held, $12, deadline, named, adapter_digest, base_digest
+                                    adapter_digest, base_digest, process_id)
+           select tenant_id, request_id, api_key_id, at, held, $12, deadline, named, adapter_digest, base_digest,
+                  process_id
              from input join new using (tenant_id, request_id)
            on conflict do nothing
          )
@@ -96,7 +98,8 @@ async fn insert_reserved(connection: &mut PgConnection, gateway: Uuid, holds: &[
         .bind(column(holds, |hold| hold.deadline))
         .bind(column(holds, |hold| hold.model.clone()))
         .bind(column(holds, |hold| hold.adapter_digest.map(|digest| digest.as_bytes().to_vec())))
-        .bind(column(holds, |hold| hold.base_digest.as_bytes().to_vec()));
+        .bind(column(holds, |hold| hold.base_digest.as_bytes().to_vec()))
+        .bind(column(holds, |hold| hold.process));
     query.fetch_one(connection).await?.count("written")
 }
 
@@ -116,14 +119,15 @@ async fn insert_ended(
     let query = sqlx::query(
         "insert into ledger_entries (tenant_id, request_id, kind, at, api_key_id, model, price_input_micros,
                                      price_cached_input_micros, price_output_micros, prompt_tokens,
-                                     cached_prompt_tokens, completion_tokens, held_micros, charged_micros, gateway_id)
+                                     cached_prompt_tokens, completion_tokens, held_micros, charged_micros, gateway_id,
+                                     process_id)
          select tenant_id, request_id, kind, at, api_key_id, model, price_input, price_cached, price_output,
-                prompt, cached, completion, held, charged, $12
+                prompt, cached, completion, held, charged, $12, process_id
            from unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::uuid[], $5::text[], $6::bigint[], $7::bigint[],
                        $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $13::text[], $14::bigint[],
-                       $15::bigint[], $16::bigint[], $17::bigint[])
+                       $15::bigint[], $16::bigint[], $17::bigint[], $18::uuid[])
              as t (tenant_id, request_id, at, api_key_id, model, price_input, price_cached, price_output, asked,
-                   answer, held, kind, prompt, cached, completion, charged)
+                   answer, held, kind, prompt, cached, completion, charged, process_id)
          on conflict do nothing
          returning tenant_id, request_id",
     );
@@ -136,7 +140,8 @@ async fn insert_ended(
         .bind(column(ended, |(hold, end)| match end {
             End::Posted(record) => bigint(record.cost(hold.price)),
             End::Voided | End::Expired => 0,
-        }));
+        }))
+        .bind(column(&holds, |hold| hold.process));
     let rows = query.fetch_all(connection).await?;
     rows.iter().map(|row| Ok((row.try_get("tenant_id")?, row.try_get("request_id")?))).collect()
 }
@@ -221,6 +226,7 @@ pub(crate) async fn open_holds(
             prompt_tokens: row.count("prompt_tokens")?,
             answer_tokens_max: row.count("completion_tokens")?,
             held: row.count("held_micros")?,
+            process: row.try_get("process_id")?,
         };
         Ok(OpenHold { hold, gateway: row.try_get("gateway_id")? })
     };

@@ -64,6 +64,7 @@ pub struct Balances {
     pub record_tokens: u64,
 }
 
+/// By the process that let the requests through.
 pub(crate) async fn spent(
     connection: &mut PgConnection,
     tenant: TenantId,
@@ -71,28 +72,29 @@ pub(crate) async fn spent(
     from: OffsetDateTime,
     to: OffsetDateTime,
     except: &[RequestId],
-) -> Result<u64, StoreError> {
-    let row = sqlx::query(
-        "select (coalesce(sum(micros), 0))::bigint as spent
+) -> Result<Vec<(Uuid, u64)>, StoreError> {
+    let rows = sqlx::query(
+        "select process_id, sum(micros)::bigint as spent
            from (
-             select api_key_id, request_id, charged_micros as micros
+             select process_id, api_key_id, request_id, charged_micros as micros
                from ledger_entries
               where tenant_id = $1 and kind = 'posted' and at >= $3 and at < $4
              union all
-             select api_key_id, request_id, held_micros
+             select process_id, api_key_id, request_id, held_micros
                from ledger_open
               where tenant_id = $1 and at >= $3 and at < $4
            ) requests
-          where ($2::uuid is null or api_key_id = $2) and request_id <> all($5)",
+          where ($2::uuid is null or api_key_id = $2) and request_id <> all($5)
+          group by process_id",
     )
     .bind(tenant.uuid())
     .bind(key.map(ApiKeyId::uuid))
     .bind(from)
     .bind(to)
     .bind(except.iter().map(|id| id.uuid()).collect::<Vec<_>>())
-    .fetch_one(connection)
+    .fetch_all(connection)
     .await?;
-    row.count("spent")
+    rows.iter().map(|row| Ok((row.try_get("process_id")?, row.count("spent")?))).collect()
 }
 
 /// Posted entries of requests let through in `[from, to)`. Errors: [`StoreError::InvalidValue`] when there are too many

@@ -11,15 +11,17 @@ use std::{
 
 use domain::{ApiKeyId, RequestId, TenantId};
 use futures::{FutureExt as _, future::BoxFuture};
+use uuid::Uuid;
 
 use super::gateway::{key_of, limits_of, tenant, unix_ms};
-use crate::limits::{BudgetSource, LimitsUnavailable, Period, Spent};
+use crate::limits::{BudgetSource, ByProcess, LimitsUnavailable, Period, Spent};
 
 /// One line of a file.
 #[derive(Clone, Debug)]
 pub struct Event {
     pub at_ms: u64,
-    pub gateway: u64,
+    /// Its process.
+    pub gateway: Uuid,
     pub tenant: u64,
     pub key: u64,
     pub id: RequestId,
@@ -32,13 +34,13 @@ pub struct Event {
 }
 
 pub struct Journal {
-    gateway: u64,
+    gateway: Uuid,
     file: Mutex<fs::File>,
 }
 
 impl Journal {
-    pub fn open(folder: &Path, gateway: u64) -> Self {
-        let path = folder.join(gateway.to_string());
+    pub fn open(folder: &Path, name: &str, gateway: Uuid) -> Self {
+        let path = folder.join(name);
         let file = fs::OpenOptions::new().create(true).append(true).open(path).expect("a file");
         Self { gateway, file: Mutex::new(file) }
     }
@@ -60,13 +62,27 @@ pub fn read(folder: &Path) -> Vec<Event> {
             let words: Vec<_> = line.split(' ').collect();
             let number = |at: usize| words[at].parse::<u64>().expect("a number");
             let id = RequestId::new(words[4].parse().expect("an id"));
-            let [at_ms, gateway, tenant, key] = [0, 1, 2, 3].map(number);
+            let gateway = words[1].parse().expect("an id");
+            let [at_ms, tenant, key] = [0, 2, 3].map(number);
             let [input, output, cost, held] = [5, 6, 7, 8].map(number);
             events.push(Event { at_ms, gateway, tenant, key, id, input, output, cost, held });
         }
     }
     events.sort_by_key(|event: &Event| event.at_ms);
     events
+}
+
+/// Ends what a process had running, as the ledger does when it is gone: with what is known of it, or as nothing.
+pub fn end_requests_of(folder: &Path, gone: Uuid) {
+    let journal = Journal::open(folder, &format!("closed-{gone}"), gone);
+    let mut open = HashMap::new();
+    for event in read(folder).into_iter().filter(|event| event.gateway == gone) {
+        open.insert(event.id, event);
+    }
+    for (number, event) in open.into_values().filter(|event| event.held > 0).enumerate() {
+        let none = Event { input: 0, output: 0, cost: 0, held: 0, ..event.clone() };
+        journal.write(&if number % 2 == 0 { none } else { Event { held: 0, ..event } });
+    }
 }
 
 /// The files are the ledger: what was used, and the most that open requests may come to.
@@ -79,16 +95,20 @@ impl BudgetSource for Files {
         key: Option<ApiKeyId>,
         _: Period,
         except: &'a [RequestId],
-    ) -> BoxFuture<'a, Result<Spent, LimitsUnavailable>> {
+    ) -> BoxFuture<'a, Result<ByProcess, LimitsUnavailable>> {
         let mut requests = HashMap::new();
         for event in read(&self.0) {
             let counts = tenant(event.tenant) == of && key.is_none_or(|key| key_of(event.tenant, event.key) == key);
             if counts && !except.contains(&event.id) {
-                requests.insert(event.id, event.cost.max(event.held));
+                requests.insert(event.id, (event.gateway, event.cost.max(event.held)));
             }
         }
-        let spent = requests.values().sum();
-        futures::future::ready(Ok(Spent { day: spent, month: spent })).boxed()
+        let mut parts = HashMap::<_, Spent>::new();
+        for (gateway, cost) in requests.into_values() {
+            let part = parts.entry(gateway).or_default();
+            *part = Spent { day: part.day + cost, month: part.month + cost };
+        }
+        futures::future::ready(Ok(parts.into_iter().collect())).boxed()
     }
 }
 
@@ -121,7 +141,7 @@ impl Account {
         let mut requests: HashMap<RequestId, &Event> = HashMap::new();
         let mut most = [Most::default(); 3];
         // A gateway that was killed wrote nothing after its last line.
-        let mut last: HashMap<u64, u64> = HashMap::new();
+        let mut last: HashMap<Uuid, u64> = HashMap::new();
         for event in events {
             last.insert(event.gateway, event.at_ms);
         }

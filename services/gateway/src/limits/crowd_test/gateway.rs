@@ -18,6 +18,8 @@ use crate::limits::{Ask, Extended, OutageLimits, RateLimits, Rates, RedisLimits,
 
 pub const TENANTS: u64 = 2;
 pub const LEASE: Duration = Duration::from_secs(4);
+/// Begins the line that says which process it is.
+pub const PROCESS: &str = "process ";
 /// Requests at the same time.
 const TASKS: u64 = 6;
 
@@ -105,21 +107,28 @@ fn one_gateway() {
     runtime.expect("a runtime").block_on(run(orders));
 }
 
-async fn run(orders: Orders) {
-    let clock = orders.clock_steps.then(|| Arc::new(AtomicU64::new(unix_ms())));
-    let options = RedisOptions {
-        prefix: orders.prefix.clone(),
+pub fn options(prefix: &str, clock: Option<Arc<AtomicU64>>) -> RedisOptions {
+    RedisOptions {
+        prefix: prefix.to_owned(),
         timeout: Duration::from_secs(2),
         ledger_wait: Duration::from_secs(5),
         settling: Duration::from_millis(400),
         slices: SliceOptions { hot_per_second: 3, valid: Duration::from_millis(300), lease: LEASE, parts: 3 },
-        clock: clock.clone(),
-    };
+        clock,
+    }
+}
+
+async fn run(orders: Orders) {
+    let clock = orders.clock_steps.then(|| Arc::new(AtomicU64::new(unix_ms())));
+    let options = options(&orders.prefix, clock.clone());
     let source = Arc::new(Files(orders.folder.clone()));
     let redis = RedisLimits::new(&orders.url, options, Arc::clone(&source) as _).expect("a good URL");
     let pause = Duration::from_millis(100);
     let limits = Arc::new(OutageLimits::new(redis, 3, pause, source, Duration::from_secs(5)));
-    let journal = Arc::new(Journal::open(&orders.folder, orders.number));
+    let name = orders.number.to_string();
+    let journal = Arc::new(Journal::open(&orders.folder, &name, limits.process()));
+    // Before anything is charged.
+    println!("{PROCESS}{}", limits.process());
     let end = Instant::now() + Duration::from_millis(orders.run_ms);
     let mut tasks = tokio::task::JoinSet::new();
     for task in 0..TASKS {
@@ -163,7 +172,17 @@ async fn requests(limits: Arc<impl RateLimits>, journal: Arc<Journal>, mut rando
         };
         let held = ask.cost_at_most(40).max(1);
         let write = |input: u64, output: u64, cost: u64, held: u64| {
-            journal.write(&Event { at_ms: 0, gateway: 0, tenant: number, key, id: ask.id, input, output, cost, held });
+            journal.write(&Event {
+                at_ms: 0,
+                gateway: Uuid::nil(),
+                tenant: number,
+                key,
+                id: ask.id,
+                input,
+                output,
+                cost,
+                held,
+            });
         };
         let input = u64::from(ask.input_tokens);
         let mut total = granted.output;

@@ -1,5 +1,7 @@
 //! The counts of one tenant and of its keys, and its running requests.
 
+mod explain;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     time::Duration,
@@ -7,13 +9,8 @@ use std::{
 
 use domain::{ApiKeyId, RequestId};
 
-use super::{
-    Unknown,
-    counts::{Counts, Window},
-};
-use crate::limits::{
-    Ask, Explained, Extended, Granted, Left, Limit, Period, Rate, Refusal, SLOT_MS, Scope, Spent, Used, WINDOW_SLOTS,
-};
+use super::{Unknown, counts::Counts};
+use crate::limits::{Ask, Extended, Granted, Limit, Period, Rate, Refusal, SLOT_MS, Scope, Spent, Used};
 
 #[derive(Default)]
 pub struct Tenant {
@@ -23,6 +20,8 @@ pub struct Tenant {
     reservations: HashMap<RequestId, Held>,
     /// The same reservations by expiry.
     leases: BTreeMap<u64, HashSet<RequestId>>,
+    /// Money of those whose lease has passed, until they are settled.
+    owed: HashMap<RequestId, (Option<ApiKeyId>, Money)>,
 }
 
 struct Held {
@@ -73,58 +72,9 @@ impl Tenant {
         let money = Money { cost: ask.cost_at_most(granted), ..money };
         self.charge_money(key, &money, 0, money.cost);
         self.leases.entry(expires_ms).or_default().insert(ask.id);
+        self.owed.remove(&ask.id);
         self.reservations.insert(ask.id, Held { key, slot, input, grants: vec![(slot, granted)], money, expires_ms });
         Ok(Ok(Granted { output: saturated(granted), at_ms: slot * SLOT_MS }))
-    }
-
-    /// What [`Tenant::reserve`] would say, and how every limit stands.
-    pub fn explain(&mut self, ask: &Ask, now: u64) -> Result<Explained, Unknown> {
-        let key = ask.of_key.any().then_some(ask.key);
-        let (period, wanted) = (Period::of(now), u64::from(ask.output_tokens));
-        self.known_money(ask, period, ask.budgeted())?;
-        let money = Money { period, budgeted: ask.budgeted(), cost: 0 };
-        let rooms = self.bounds(key, ask, &money, 0, wanted);
-        let mut limits = Vec::new();
-        for (scope, of_key) in
-            [(Scope::Tenant, None), (Scope::Key, key)].into_iter().take(1 + usize::from(key.is_some()))
-        {
-            let held = Rate::ALL.map(|rate| self.held_by_running(scope, of_key, rate, now));
-            let counts = match of_key {
-                None => &self.own,
-                Some(key) => self.keys.entry(key).or_default(),
-            };
-            let of_scope = counts.standings(scope, ask, period, now).into_iter().map(|mut standing| {
-                standing.reserved = held[standing.limit.rate as usize];
-                standing.room = rooms.iter().find(|(limit, _)| *limit == standing.limit).map(|(_, room)| *room);
-                standing
-            });
-            limits.extend(of_scope);
-        }
-        Ok(Explained { limits, wanted })
-    }
-
-    /// What the running requests of a scope hold of a limit.
-    fn held_by_running(&self, scope: Scope, key: Option<ApiKeyId>, rate: Rate, now: u64) -> u64 {
-        let lives = |slot: &u64| slot + WINDOW_SLOTS > now / SLOT_MS;
-        let period = Period::of(now);
-        let running = self.reservations.values().filter(|held| key.is_none() || held.key == key);
-        let amounts = running.map(|held| {
-            let Money { period: of, budgeted, cost } = held.money;
-            let cost = if budgeted[scope as usize] { cost } else { 0 };
-            match rate {
-                Rate::RequestsPerMinute => u64::from(lives(&held.slot)),
-                Rate::InputTokensPerMinute if lives(&held.slot) => held.input,
-                Rate::InputTokensPerMinute => 0,
-                Rate::OutputTokensPerMinute => {
-                    held.grants.iter().filter(|(slot, _)| lives(slot)).map(|(_, amount)| amount).sum()
-                }
-                Rate::ConcurrentRequests => 1,
-                Rate::BudgetDay if of.day == period.day => cost,
-                Rate::BudgetMonth if of.month == period.month => cost,
-                Rate::BudgetDay | Rate::BudgetMonth => 0,
-            }
-        });
-        amounts.sum()
     }
 
     pub fn extend(&mut self, ask: &Ask, total: u64, now: u64) -> Result<Extended, Unknown> {
@@ -154,7 +104,12 @@ impl Tenant {
     }
 
     pub fn settle(&mut self, id: RequestId, used: Used, cost: u64, now: u64) -> bool {
-        let Some(held) = self.reservations.remove(&id) else { return false };
+        let Some(held) = self.reservations.remove(&id) else {
+            if let Some((key, money)) = self.owed.remove(&id) {
+                self.charge_money(key, &money, money.cost, cost);
+            }
+            return false;
+        };
         self.end_lease(id, held.key, held.expires_ms);
         let slot_now = now / SLOT_MS;
         for counts in self.scopes(held.key) {
@@ -180,14 +135,6 @@ impl Tenant {
         true
     }
 
-    pub fn left(&self, ask: &Ask, now: u64) -> Vec<Left> {
-        let windows = [Some(&self.own), self.keys.get(&ask.key)].map(|counts| {
-            let of = |window: &Window| (window.sum(), window.passes_ms(now));
-            counts.map(|counts| [of(&counts.requests), of(&counts.input), of(&counts.output)]).unwrap_or_default()
-        });
-        Left::of(ask, &windows)
-    }
-
     /// Takes over what the ledger says of money that is still unknown.
     pub fn seed(&mut self, key: ApiKeyId, period: Period, spent: [Option<Spent>; 2]) {
         for (scope, spent) in [None, Some(key)].into_iter().zip(spent) {
@@ -204,7 +151,7 @@ impl Tenant {
     pub fn sweep(&mut self, now: u64) -> bool {
         self.drop_expired(now);
         self.keys.retain(|_, counts| !counts.is_empty());
-        self.own.is_empty() && self.keys.is_empty() && self.reservations.is_empty()
+        self.own.is_empty() && self.keys.is_empty() && self.reservations.is_empty() && self.owed.is_empty()
     }
 
     pub fn drop_expired(&mut self, now: u64) {
@@ -212,6 +159,9 @@ impl Tenant {
             let expires_ms = *lease.key();
             for id in lease.remove() {
                 let held = self.reservations.remove(&id);
+                if let Some(held) = held.as_ref().filter(|held| held.money.budgeted != [false, false]) {
+                    self.owed.insert(id, (held.key, held.money));
+                }
                 self.scopes(held.and_then(|held| held.key)).for_each(|counts| counts.end_lease(expires_ms));
             }
         }

@@ -169,23 +169,41 @@ async fn work_off(shared: &Shared, jobs: Vec<Job>) {
 async fn borrow(shared: &Shared, whose: Whose, ask: &Ask, wanted: Amounts) -> Result<(), LimitsUnavailable> {
     let SliceOptions { valid, parts, .. } = shared.options.slices;
     let ask = Ask { id: RequestId::new(Uuid::now_v7()), ..ask.clone() };
-    let asked = Instant::now();
-    let lent = shared.borrow(&ask, wanted, valid, parts).await?;
-    let slice = Slice {
+    let (asked, token) = (Instant::now(), shared.generation().await?.token);
+    let lent = shared.borrow(&ask, wanted, valid, parts).await;
+    let nothing = Slice {
         id: ask.id,
-        token: lent.token,
-        lent: lent.holds,
+        token,
+        lent: Amounts::default(),
         taken: Amounts::default(),
         parts: 0,
-        at_ms: lent.at_ms,
-        valid_until: asked + valid.min(lent.day_ends_in),
+        at_ms: 0,
+        valid_until: asked,
         renewed: asked,
-        changed: false,
-        trimmed: false,
+        changed: true,
+        trimmed: true,
         busy: false,
+        in_doubt_until: Some(asked + shared.options.slices.lease),
+    };
+    let (slice, done) = match lent {
+        Ok(lent) => {
+            let slice = Slice {
+                token: lent.token,
+                lent: lent.holds,
+                at_ms: lent.at_ms,
+                valid_until: asked + valid.min(lent.day_ends_in),
+                changed: false,
+                trimmed: false,
+                in_doubt_until: None,
+                ..nothing
+            };
+            (slice, Ok(()))
+        }
+        // It may be charged all the same, and goes back.
+        Err(error) => (nothing, Err(error)),
     };
     shared.slices.on(|book| book.pools.get_mut(&whose).map(|pool| pool.slices.push(slice)));
-    Ok(())
+    done
 }
 
 async fn resize(shared: &Shared, whose: Whose, ask: &Ask, said: Said) -> Result<(), LimitsUnavailable> {
@@ -195,7 +213,7 @@ async fn resize(shared: &Shared, whose: Whose, ask: &Ask, said: Said) -> Result<
     arguments.extend([wire::millis(lease), said.goes_on.into()]);
     let ask = Ask { id: said.slice, ..ask.clone() };
     let told = match shared.generation().await {
-        Ok(generation) => shared.call::<Vec<i64>>("resize", &ask, &generation, &arguments).await,
+        Ok(generation) => shared.call::<Vec<i64>>("resize", &ask, &generation, &arguments[..]).await,
         Err(error) => Err(error),
     };
     shared.slices.on(|book| {
@@ -207,7 +225,10 @@ async fn resize(shared: &Shared, whose: Whose, ask: &Ask, said: Said) -> Result<
             // It is said again.
             Err(_) => slice.changed |= slice.trimmed,
         }
-        let over = told.is_ok() && !said.goes_on;
+        let unknown = told.as_ref().is_ok_and(|told| *told != [1]);
+        let doubtful = unknown && slice.in_doubt_until.is_some_and(|until| asked < until);
+        slice.changed |= doubtful;
+        let over = told.is_ok() && !said.goes_on && !doubtful;
         pool.slices.retain(|slice| slice.id != said.slice || !over);
     });
     told.map(|_| ())

@@ -4,13 +4,17 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use domain::RequestId;
 
 use crate::limits::{Ask, Granted, Used};
 
-/// Bounded by the requests that run here, and those that end while Redis is silent, for as long as their lease.
+/// For how long the end of a request with a budget is said while Redis is silent.
+const SAID_FOR: Duration = Duration::from_secs(3_600);
+
+/// Bounded by the requests that run here, and those that end while Redis is silent, for as long as that is said.
 #[derive(Default)]
 pub struct Live(Mutex<HashMap<RequestId, One>>);
 
@@ -25,12 +29,26 @@ struct One {
     used: Option<Used>,
     /// Looks of the watch since it has ended.
     looks: u32,
+    /// Redis was asked for it and has not answered: it may have charged it or not.
+    in_doubt: bool,
 }
 
 impl Live {
+    /// Redis is asked for it.
+    pub fn asks(&self, ask: &Ask) {
+        self.begins(ask);
+        self.with(ask, |one| one.in_doubt = true);
+    }
+
     pub fn begins(&self, ask: &Ask) {
-        let one = || One { ask: ask.clone(), begun: None, total: 0, token: "".into(), used: None, looks: 0 };
+        let one =
+            || One { ask: ask.clone(), begun: None, total: 0, token: "".into(), used: None, looks: 0, in_doubt: false };
         self.on(|all| all.entry(ask.id).or_insert_with(one).used = None);
+    }
+
+    /// Redis has charged it.
+    pub fn answered(&self, ask: &Ask) {
+        self.with(ask, |one| one.in_doubt = false);
     }
 
     pub fn granted(&self, ask: &Ask, granted: Granted, token: &Arc<str>) {
@@ -54,6 +72,18 @@ impl Live {
         self.on(|all| all.remove(&ask.id));
     }
 
+    /// It was, or is, counted elsewhere: should Redis have charged it when it did not answer, that is taken back.
+    pub fn ended_elsewhere(&self, ask: &Ask) {
+        self.on(|all| match all.get_mut(&ask.id) {
+            Some(one) if one.in_doubt => {
+                (one.begun, one.used) = (None, Some(Used::default()));
+            }
+            _ => {
+                all.remove(&ask.id);
+            }
+        });
+    }
+
     pub fn adopted(&self, ask: &Ask, token: &Arc<str>) {
         self.with(ask, |one| one.token = Arc::clone(token));
     }
@@ -71,12 +101,23 @@ impl Live {
         self.on(|all| all.values().filter(|one| one.is_lost(token)).map(|one| one.ask.clone()).collect())
     }
 
-    /// What has ended and has to be said again; what has been said `looks_max` times is left to its lease.
-    pub fn unsaid(&self, looks_max: impl Fn(&Ask) -> u32) -> Vec<(Ask, Used)> {
+    /// Redis was told that it has ended. If it did not know it, what it was asked before and has not answered may still be
+    /// on its way, on another connection: that is told again.
+    pub fn told(&self, ask: &Ask, known: bool) {
+        self.on(|all| {
+            if known || all.get(&ask.id).is_some_and(|one| !one.in_doubt) {
+                all.remove(&ask.id);
+            }
+        });
+    }
+
+    /// What has ended and has to be said again; what has been said for long enough is left to its lease.
+    /// `interval`: from one look to the next.
+    pub fn unsaid(&self, interval: Duration) -> Vec<(Ask, Used)> {
         self.on(|all| {
             all.retain(|_, one| {
                 one.looks += u32::from(one.used.is_some());
-                one.looks <= looks_max(&one.ask)
+                interval * one.looks.saturating_sub(1) <= one.said_for()
             });
             // The first look may come while its own call is still under way.
             let unsaid = all.values().filter(|one| one.looks > 1);
@@ -94,6 +135,12 @@ impl Live {
 }
 
 impl One {
+    /// For how long its end is said again. Money is settled whenever Redis is back.
+    fn said_for(&self) -> Duration {
+        let budgeted = self.ask.budgeted() != [false, false];
+        if budgeted && !self.in_doubt { self.ask.lease.max(SAID_FOR) } else { self.ask.lease }
+    }
+
     fn is_lost(&self, token: &str) -> bool {
         self.begun.is_some() && self.used.is_none() && *self.token != *token
     }

@@ -7,7 +7,6 @@ use futures::{StreamExt as _, stream};
 use tokio::time::MissedTickBehavior;
 
 use super::Shared;
-use crate::limits::Ask;
 
 /// Between two looks; several of them fit into the time for which nobody asks the ledger after a loss.
 const LOOKS_WHILE_SETTLING: u32 = 5;
@@ -18,11 +17,10 @@ pub async fn watch(shared: Arc<Shared>) {
     let interval = (shared.options.settling / LOOKS_WHILE_SETTLING).max(Duration::from_millis(10));
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let looks_max = |ask: &Ask| u32::try_from(ask.lease.as_millis() / interval.as_millis()).unwrap_or(u32::MAX);
     loop {
         ticks.tick().await;
         // The settles come first: what has ended needs no hand-over.
-        let unsaid = shared.live.unsaid(looks_max);
+        let unsaid = shared.live.unsaid(interval);
         stream::iter(unsaid)
             .for_each_concurrent(AT_ONCE, async |(ask, used)| {
                 if let Err(error) = shared.settle(&ask, used).await {

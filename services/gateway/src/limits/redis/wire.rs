@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::limits::{
-    Ask, Denied, Exceeded, Explained, Granted, Left, Limit, LimitsUnavailable, Period, Rate, Rates, Refusal, Scope,
-    Standing, ask::worst,
+    Ask, ByProcess, Denied, Exceeded, Explained, Granted, Left, Limit, LimitsUnavailable, Period, Rate, Rates, Refusal,
+    Scope, Spent, Standing, ask::worst,
 };
 
 /// What `reserve` takes.
@@ -56,6 +56,19 @@ pub fn adopt(ask: &Ask, begun: Granted, total: u32) -> Vec<i64> {
     ]
 }
 
+/// What `seed` takes: day, month, how many requests are adopted, which scopes are asked of; what the ledger has of each.
+pub fn seed(of: [i64; 4], spent: &[Option<ByProcess>; 2]) -> Vec<String> {
+    let mut arguments: Vec<_> = of.iter().map(i64::to_string).collect();
+    for (scope, parts) in [1, 2].into_iter().zip(spent) {
+        for (process, Spent { day, month }) in parts.iter().flatten() {
+            let amounts = [*day, *month].map(|amount| count(amount).to_string());
+            arguments.extend([scope.to_string(), process.to_string()]);
+            arguments.extend(amounts);
+        }
+    }
+    arguments
+}
+
 /// What `left` told.
 pub fn left(ask: &Ask, told: &[i64]) -> Vec<Left> {
     let mut numbers = told.iter().map(|number| u64::try_from(*number).unwrap_or_default());
@@ -73,6 +86,8 @@ pub fn limits(pairs: &[i64]) -> Result<Vec<Limit>, LimitsUnavailable> {
 /// In the order of the script's numbers for them, which begin at 1.
 const RATES: [Rate; 6] = Rate::ALL;
 const NO_LIMIT: i64 = -1;
+/// Of operations that take nothing.
+pub const NOTHING: &[i64] = &[];
 /// Begins an answer that says of which money nothing is known.
 pub const UNKNOWN: i64 = -1;
 

@@ -32,6 +32,31 @@ local function held_by_running(scope, period)
   return sums
 end
 
+-- scope -> of each of its counters of money: name, amount, and how much of that is held by running requests and slices
+local function stands(n)
+  local scope, answer, held_of = n[1], {}, {}
+  local key = scopes[scope].money
+  if redis.call('hget', key, 'g') ~= generation then return answer end
+  local fields = redis.call('hgetall', reservations)
+  for i = 1, #fields, 2 do
+    local held = parse_held(fields[i + 1])
+    if held.generation == generation and has(held.mask, scope) and is_of(scope, held, fields[i]) then
+      for _, counter in ipairs({ 'd' .. held.period.day, 'm' .. held.period.month }) do
+        held_of[counter] = (held_of[counter] or 0) + held.cost
+      end
+    end
+  end
+  local counters = redis.call('hgetall', key)
+  for i = 1, #counters, 2 do
+    if counters[i]:match('^[dm]%d+$') then
+      answer[#answer + 1] = counters[i]
+      answer[#answer + 1] = tonumber(counters[i + 1])
+      answer[#answer + 1] = held_of[counters[i]] or 0
+    end
+  end
+  return answer
+end
+
 -- What is charged, and when the oldest of it is free again.
 local function window_stands(key)
   local slots, sum = read_window(key)

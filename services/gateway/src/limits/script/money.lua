@@ -59,7 +59,8 @@ end
 
 -- The hash of a scope belongs to one generation (field `g`): the life of the data in Redis from one loss to the next. In it
 -- are the counters (`d<day>`, `m<month>`), and where there is no counter, what was charged to it all the same (`p…`): by
--- requests that had been running when the data was lost, which their gateways adopt.
+-- requests that had been running when the data was lost, which their gateways adopt. Each of these is the sum of what was
+-- charged by processes, which stands beside it (`<counter>@<process>`), but for those that are closed.
 
 -- What has been spent by each scope of the mask, by limit; and the scopes of which it is not known.
 local function read_money(mask, period)
@@ -90,43 +91,77 @@ local function claim(key)
   keep_for(key, MONEY_MS)
 end
 
+local function add(key, counter, by, amount)
+  redis.call('hincrby', key, counter, amount)
+  redis.call('hincrby', key, counter .. '@' .. by, amount)
+end
+
 -- What is of another generation is not changed: it is read from the ledger again, which has it all.
 local function charge_money(mask, period, amount)
   if amount == 0 then return end
   for scope = 1, 2 do
     local key = scopes[scope].money
     if has(mask, scope) and redis.call('hget', key, 'g') == generation then
-      for _, field in ipairs({ 'd' .. period.day, 'm' .. period.month }) do
-        if redis.call('hexists', key, field) == 0 then field = 'p' .. field end
-        redis.call('hincrby', key, field, amount)
+      for _, counter in ipairs({ 'd' .. period.day, 'm' .. period.month }) do
+        if redis.call('hexists', key, counter) == 0 then counter = 'p' .. counter end
+        add(key, counter, process, amount)
       end
       keep_for(key, MONEY_MS)
     end
   end
 end
 
--- day, month, how many requests are adopted, then what the ledger has of each period in each scope without them, or -1
--- -> whether that is how many there are. What is known meanwhile stays.
+-- A counter that was missing begins with what the ledger has of each process and what was charged to it meanwhile.
+local function begin_counter(key, counter, scope, amount_at)
+  if redis.call('hexists', key, counter) == 1 then return end
+  redis.call('hset', key, counter, 0)
+  for at = 9, #ARGV, 4 do
+    if tonumber(ARGV[at]) == scope then add(key, counter, ARGV[at + 1], tonumber(ARGV[at + amount_at])) end
+  end
+  local pending = 'p' .. counter
+  for _, field in ipairs(redis.call('hkeys', key)) do
+    local before, by = field:match('^([^@]*)@(.*)$')
+    if before == pending then
+      add(key, counter, by, tonumber(redis.call('hget', key, field)))
+      redis.call('hdel', key, field)
+    end
+  end
+  redis.call('hdel', key, pending)
+end
+
+-- day, month, how many requests are adopted, of which scopes the ledger was asked; then for each part of what it has without
+-- them: scope, process, of the day, of the month -> whether that is how many there are. What is known meanwhile stays.
 local function seed(n)
   if redis.call('scard', adopted) ~= n[3] then return { 0 } end
   for scope = 1, 2 do
-    local key, of_ledger = scopes[scope].money, { ['d' .. n[1]] = n[2 + 2 * scope], ['m' .. n[2]] = n[3 + 2 * scope] }
-    if n[2 + 2 * scope] >= 0 then
+    if has(n[4], scope) then
+      local key = scopes[scope].money
       claim(key)
-      for field, amount in pairs(of_ledger) do
-        if redis.call('hexists', key, field) == 0 then
-          redis.call('hset', key, field, amount + tonumber(redis.call('hget', key, 'p' .. field) or 0))
-          redis.call('hdel', key, 'p' .. field)
-        end
-      end
+      begin_counter(key, 'd' .. n[1], scope, 2)
+      begin_counter(key, 'm' .. n[2], scope, 3)
       -- Periods before the last one are of no interest: nothing that began in them still runs.
       for _, field in ipairs(redis.call('hkeys', key)) do
-        local unit, period = field:match('^p?([dm])(%d+)$')
+        local unit, period = field:match('^p?([dm])(%d+)')
         if unit and tonumber(period) < (unit == 'd' and n[1] - 2 or n[2] - 1) then redis.call('hdel', key, field) end
       end
     end
   end
   return { 1 }
+end
+
+-- Of a process that is gone: scope, day, month, what the ledger has of it in the day and in the month, the process -> {}.
+-- All that it let through has ended, so that takes the place of what it had charged.
+local function close(n)
+  local key, of = scopes[n[1]].money, ARGV[10]
+  if redis.call('hget', key, 'g') ~= generation then return {} end
+  for counter, amount in pairs({ ['d' .. n[2]] = n[4], ['m' .. n[3]] = n[5] }) do
+    local charged = redis.call('hget', key, counter .. '@' .. of)
+    if charged then
+      redis.call('hincrby', key, counter, amount - tonumber(charged))
+      redis.call('hdel', key, counter .. '@' .. of)
+    end
+  end
+  return {}
 end
 
 local function list_adopted()

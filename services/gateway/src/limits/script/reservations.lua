@@ -3,16 +3,6 @@
 -- scopes being 1 (tenant) or 2 (tenant and key), budgets the scopes that money was charged to, as in money.lua, and the last
 -- two 1 unless it is a slice.
 
-local function drop_expired_leases()
-  for _, scope in ipairs(scopes) do
-    for _, expired in ipairs(redis.call('zrangebyscore', scope.leases, '-inf', now)) do
-      redis.call('zrem', scope.leases, expired)
-      -- Without the number of a slice's seat.
-      redis.call('hdel', reservations, expired:match('^[^:]+'))
-    end
-  end
-end
-
 local function check_leases(refusals, scope, key, most)
   if most == NO_LIMIT then return end
   local over = redis.call('zcard', key) + 1 - most
@@ -44,18 +34,53 @@ local function parse_held(text)
            generation = of, requests = tonumber(requests), seats = tonumber(seats) }
 end
 
+-- Of a request whose lease has passed nothing is known but its money, which its gateway may still settle: in `owed`, as it
+-- was remembered.
+local function drop_expired_leases()
+  for _, scope in ipairs(scopes) do
+    for _, expired in ipairs(redis.call('zrangebyscore', scope.leases, '-inf', now)) do
+      redis.call('zrem', scope.leases, expired)
+      -- Without the number of a slice's seat.
+      local of = expired:match('^[^:]+')
+      local text = redis.call('hget', reservations, of)
+      if text then
+        redis.call('hdel', reservations, of)
+        if parse_held(text).mask > 0 then
+          redis.call('hset', owed, of, text)
+          keep_for(owed, MONEY_MS)
+        end
+      end
+    end
+  end
+end
+
 -- Of this request; nil if unknown.
 local function read_held()
   local text = redis.call('hget', reservations, id)
   return text and parse_held(text) or nil
 end
 
-local function write_held(held)
+local function write_held(held, into)
   local grants = {}
   for _, grant in ipairs(held.grants) do
     grants[#grants + 1] = string.format('%.0f:%.0f', grant.slot, grant.amount)
   end
-  redis.call('hset', reservations, id, string.format('%d|%.0f:%.0f|%s|%d:%.0f:%.0f:%.0f|%s|%.0f:%.0f',
+  redis.call('hset', into or reservations, id, string.format('%d|%.0f:%.0f|%s|%d:%.0f:%.0f:%.0f|%s|%.0f:%.0f',
     held.count, held.slot, held.input, table.concat(grants, ','), held.mask, held.period.day, held.period.month,
     held.cost, held.generation, held.requests or 1, held.seats or 1))
+  if held.mask > 0 then
+    -- Until it is found to have passed, so that its money is.
+    keep_for(reservations, MONEY_MS)
+    for n = 1, held.count do keep_for(scopes[n].leases, MONEY_MS) end
+  end
+end
+
+-- Of a request, or slice, whose lease has passed: what it costs from now on, and whether it may change again.
+local function correct_owed(cost, goes_on)
+  local text = redis.call('hget', owed, id)
+  if not text then return end
+  local held = parse_held(text)
+  if held.generation == generation then charge_money(held.mask, held.period, cost - held.cost) end
+  held.cost = cost
+  if goes_on then write_held(held, owed) else redis.call('hdel', owed, id) end
 end

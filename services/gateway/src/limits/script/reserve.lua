@@ -68,6 +68,7 @@ local function reserve(n)
   end
   local cost = mask > 0 and cost_of(price, granted) or 0
   charge_money(mask, period, cost)
+  redis.call('hdel', owed, id)
   write_held({ count = count, slot = slot_now, input = input, grants = { { slot = slot_now, amount = granted } },
                mask = mask, period = period, cost = cost, generation = generation })
   lease(count, ask.lease_ms)
@@ -121,7 +122,10 @@ end
 -- input and output tokens used, and what they cost -> whether it was known
 local function settle(n)
   local held = read_held()
-  if not held then return { 0 } end
+  if not held then
+    correct_owed(n[3], false)
+    return { 0 }
+  end
   redis.call('hdel', reservations, id)
   for scope = 1, held.count do
     redis.call('zrem', scopes[scope].leases, id)
@@ -169,6 +173,7 @@ local function adopt(n)
       keep_for(adopted, MONEY_MS)
     end
   end
+  redis.call('hdel', owed, id)
   held.mask, held.period, held.cost, held.generation = mask, period, math.max(cost, held.cost), generation
   charge_money(mask, period, held.cost - charged)
   write_held(held)

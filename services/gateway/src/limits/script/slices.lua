@@ -85,7 +85,10 @@ end
 -- -> whether it was known
 local function resize(n)
   local held = read_held()
-  if not held then return { 0 } end
+  if not held then
+    correct_owed(n[5], n[7] == 1)
+    return { 0 }
+  end
   local left = n[3]
   for scope = 1, held.count do
     correct(scopes[scope].requests, held.slot, n[1] - held.requests)

@@ -30,6 +30,7 @@ pub fn hold(tenant: TenantId) -> Hold {
         prompt_tokens: 12,
         answer_tokens_max: 30,
         held: 72,
+        process: Uuid::from_u128(70),
     }
 }
 

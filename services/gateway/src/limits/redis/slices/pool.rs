@@ -42,6 +42,8 @@ pub struct Slice {
     pub trimmed: bool,
     /// Redis is being told something of it.
     pub busy: bool,
+    /// Redis was asked for it and has not answered: until then it may still come to charge it.
+    pub in_doubt_until: Option<Instant>,
 }
 
 impl Pool {
