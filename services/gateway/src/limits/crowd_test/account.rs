@@ -16,12 +16,17 @@ use uuid::Uuid;
 use super::gateway::{key_of, limits_of, tenant, unix_ms};
 use crate::limits::{BudgetSource, ByProcess, LimitsUnavailable, Period, Spent};
 
+/// Begins the names of files that others have written for a process that was gone.
+const CLOSED: &str = "closed-";
+
 /// One line of a file.
 #[derive(Clone, Debug)]
 pub struct Event {
     pub at_ms: u64,
     /// Its process.
     pub gateway: Uuid,
+    /// Written when the process was gone.
+    pub afterwards: bool,
     pub tenant: u64,
     pub key: u64,
     pub id: RequestId,
@@ -57,7 +62,9 @@ impl Journal {
 pub fn read(folder: &Path) -> Vec<Event> {
     let mut events = Vec::new();
     for file in fs::read_dir(folder).expect("a folder") {
-        let text = fs::read_to_string(file.expect("a file").path()).expect("text");
+        let file = file.expect("a file");
+        let afterwards = file.file_name().to_string_lossy().starts_with(CLOSED);
+        let text = fs::read_to_string(file.path()).expect("text");
         for line in text.lines() {
             let words: Vec<_> = line.split(' ').collect();
             let number = |at: usize| words[at].parse::<u64>().expect("a number");
@@ -65,7 +72,7 @@ pub fn read(folder: &Path) -> Vec<Event> {
             let gateway = words[1].parse().expect("an id");
             let [at_ms, tenant, key] = [0, 2, 3].map(number);
             let [input, output, cost, held] = [5, 6, 7, 8].map(number);
-            events.push(Event { at_ms, gateway, tenant, key, id, input, output, cost, held });
+            events.push(Event { at_ms, gateway, afterwards, tenant, key, id, input, output, cost, held });
         }
     }
     events.sort_by_key(|event: &Event| event.at_ms);
@@ -74,7 +81,7 @@ pub fn read(folder: &Path) -> Vec<Event> {
 
 /// Ends what a process had running, as the ledger does when it is gone: with what is known of it, or as nothing.
 pub fn end_requests_of(folder: &Path, gone: Uuid) {
-    let journal = Journal::open(folder, &format!("closed-{gone}"), gone);
+    let journal = Journal::open(folder, &format!("{CLOSED}{gone}"), gone);
     let mut open = HashMap::new();
     for event in read(folder).into_iter().filter(|event| event.gateway == gone) {
         open.insert(event.id, event);
@@ -140,9 +147,9 @@ impl Account {
     pub fn replay(events: &[Event], tenant: u64) -> Self {
         let mut requests: HashMap<RequestId, &Event> = HashMap::new();
         let mut most = [Most::default(); 3];
-        // A gateway that was killed wrote nothing after its last line.
+        // A gateway that was killed ran nothing after its last line.
         let mut last: HashMap<Uuid, u64> = HashMap::new();
-        for event in events {
+        for event in events.iter().filter(|event| !event.afterwards) {
             last.insert(event.gateway, event.at_ms);
         }
         for event in events.iter().filter(|event| event.tenant == tenant) {

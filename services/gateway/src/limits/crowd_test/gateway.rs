@@ -175,6 +175,7 @@ async fn requests(limits: Arc<impl RateLimits>, journal: Arc<Journal>, mut rando
             journal.write(&Event {
                 at_ms: 0,
                 gateway: Uuid::nil(),
+                afterwards: false,
                 tenant: number,
                 key,
                 id: ask.id,
