@@ -1,5 +1,5 @@
-//! Whoever goes away, or is too late, costs at most one more step, wherever its request is: answering, queued, or waiting for
-//! its adapter. Steps are counted, not time: the engine stands still meanwhile, for an answer that has all that it was
+//! Whoever goes away, or is too late, costs at most one more step, whether its request is answering or waiting for its
+//! adapter. Steps are counted, not time: the engine stands still meanwhile, for an answer that has all that it was
 //! granted has nothing to compute.
 
 use std::{path::Path, process::Command};
@@ -15,11 +15,10 @@ type Parts = Streaming<GenerateResponse>;
 const LATE: Duration = Duration::from_secs(4);
 
 /// Answers that are not extended keep their places for as long as the test takes.
-async fn patient(running_max: usize) -> Served {
+async fn patient() -> Served {
     serve_with(|config| {
         config.grant_wait_ms = 600_000;
         config.early_refusal_factor = 0;
-        config.engine.running_max = running_max;
         config.engine.fairness.grant_wait_steps = u32::MAX;
     })
     .await
@@ -42,13 +41,13 @@ async fn still(served: &Served) -> u64 {
     }
 }
 
-/// Waits until the worker has so many requests, and all that the others had is free.
-async fn only(served: &Served, running: u32, waiting: u32) -> WorkerStatus {
+/// Waits until the worker has no request, and all that they had is free.
+async fn empty(served: &Served) -> WorkerStatus {
     until(|| async {
         let status = status(served).await;
         let leases: u32 = status.residents.iter().map(|resident| resident.leases).sum();
         let free = status.kv_blocks_free + status.kv_blocks_cached == status.kv_blocks_total;
-        (status.running, status.waiting) == (running, waiting) && (running > 0 || (leases == 0 && free))
+        (status.running, status.waiting, leases) == (0, 0, 0) && free
     })
     .await;
     status(served).await
@@ -82,7 +81,7 @@ async fn is_late(mut parts: Parts) {
 
 #[tokio::test]
 async fn an_answer_that_nobody_wants_any_more_frees_its_blocks_place_and_lease_within_a_step() {
-    let served = patient(64).await;
+    let served = patient().await;
     let adapter = served.publish("finance").await;
     for timeout in [None, Some(LATE)] {
         let parts = parked(&served, "r-1", Some(adapter.clone()), timeout).await;
@@ -91,43 +90,15 @@ async fn an_answer_that_nobody_wants_any_more_frees_its_blocks_place_and_lease_w
             None => drop(parts),
             Some(_) => is_late(parts).await,
         }
-        let rest = only(&served, 0, 0).await;
+        let rest = empty(&served).await;
         assert!(rest.steps_total <= steps + 1, "{} steps", rest.steps_total - steps);
     }
-    served.stop().await;
-}
-
-#[tokio::test]
-async fn a_queued_request_that_nobody_wants_any_more_leaves_the_queue_within_a_step() {
-    let served = patient(1).await;
-    let mut first = parked(&served, "first", None, None).await;
-    for timeout in [None, Some(LATE)] {
-        let request = GenerateRequest { request_id: "second".into(), ..served.request(None, 8).await };
-        let steps = still(&served).await;
-        let queued = send(&served, request, timeout).await;
-        only(&served, 1, 1).await;
-        match timeout {
-            None => drop(queued),
-            Some(_) => is_late(queued).await,
-        }
-        let rest = only(&served, 1, 0).await;
-        assert!(rest.steps_total <= steps + 1, "{} steps", rest.steps_total - steps);
-    }
-    // The one that has the place is as it was.
-    let extend = ExtendRequest { request_id: "first".into(), granted_tokens: 8, last: true };
-    served.client().extend(extend).await.expect("extends");
-    let mut tokens = 4;
-    while let Some(part) = first.message().await.expect("a part") {
-        tokens += part.tokens.len();
-    }
-    assert_eq!(tokens, 8);
-    only(&served, 0, 0).await;
     served.stop().await;
 }
 
 #[tokio::test]
 async fn a_request_that_waits_for_its_adapter_and_that_nobody_wants_any_more_is_gone_within_a_step() {
-    let served = patient(64).await;
+    let served = patient().await;
     for (name, timeout) in [("finance", None), ("legal", Some(LATE))] {
         let adapter = served.publish(name).await;
         let slow = SlowWeights::of(&served, &adapter);
@@ -139,12 +110,12 @@ async fn a_request_that_waits_for_its_adapter_and_that_nobody_wants_any_more_is_
             None => drop(waiting),
             Some(_) => is_late(waiting).await,
         }
-        let rest = only(&served, 0, 0).await;
+        let rest = empty(&served).await;
         assert!(rest.steps_total <= steps + 1, "{} steps", rest.steps_total - steps);
         slow.come();
         // The adapter can be used as if nothing had happened.
         until(|| async { served.answer(served.request(Some(adapter.clone()), 4).await).await.is_ok() }).await;
-        only(&served, 0, 0).await;
+        empty(&served).await;
     }
     served.stop().await;
 }
