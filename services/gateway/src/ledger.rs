@@ -121,9 +121,14 @@ impl Ledger {
         let (appends, inbox) = sync_channel(2 * config.requests_max + 1);
         let (syncs, to_sync) = sync_channel(config.requests_max + 1);
         let ballast_bytes = config.requests_max as u64 * segment::FRAMED_BYTES_MAX;
-        let to_write = (Arc::clone(&appender), Arc::clone(&folder), Arc::clone(&state), syncs.clone());
-        let (at_end, kept, known, synced) = to_write;
-        let writer = Writer::new(at_end, kept, known, synced, ballast_bytes, ms(config.retry_ms));
+        let writer = Writer::new(
+            Arc::clone(&appender),
+            Arc::clone(&folder),
+            Arc::clone(&state),
+            syncs.clone(),
+            ballast_bytes,
+            ms(config.retry_ms),
+        );
         let writing = tokio::task::spawn_blocking(move || writer.run(&inbox));
         let syncing_state = Arc::clone(&state);
         let syncing = tokio::task::spawn_blocking(move || keep_syncing(&to_sync, &syncing_state));

@@ -1,6 +1,6 @@
 //! Requests as applications send them, over a few connections.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use proto::v1::{GenerateRequest, TokenIds, generate_request::Input};
 
@@ -24,14 +24,6 @@ pub async fn target(endpoint: &str, keys: &[String], args: &LoadArgs) -> Result<
     };
     Ok(Arc::new(move |n| {
         let (mut client, request) = (clients[n % clients.len()].clone(), request.clone());
-        Box::pin(async move {
-            let mut steps = client.generate(request).await?.into_inner();
-            let mut first = None;
-            while steps.message().await?.is_some() {
-                first.get_or_insert_with(Instant::now);
-            }
-            let end = Instant::now();
-            Ok(Times { first: first.unwrap_or(end), end })
-        })
+        Box::pin(async move { Times::of(client.generate(request).await?.into_inner()).await })
     }))
 }

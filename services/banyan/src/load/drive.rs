@@ -9,6 +9,7 @@ use std::{
 
 use rand::{SeedableRng as _, rngs::StdRng};
 use tokio::{runtime::Handle, task::JoinSet};
+use tonic::Streaming;
 
 use crate::{
     bench::{arrivals::Poisson, percentile::Sorted},
@@ -27,6 +28,21 @@ pub type Target = Arc<dyn Fn(usize) -> Pin<Box<dyn Future<Output = Result<Times,
 pub struct Times {
     pub first: Instant,
     pub end: Instant,
+}
+
+impl Times {
+    /// Reads an answer to its end.
+    ///
+    /// # Errors
+    /// An answer that is broken off.
+    pub async fn of<M>(mut answer: Streaming<M>) -> Result<Self, Failure> {
+        let mut first = None;
+        while answer.message().await?.is_some() {
+            first.get_or_insert_with(Instant::now);
+        }
+        let end = Instant::now();
+        Ok(Self { first: first.unwrap_or(end), end })
+    }
 }
 
 /// What came of one stretch of requests.

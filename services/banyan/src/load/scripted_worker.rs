@@ -1,7 +1,7 @@
 //! A worker without an engine: it answers every request at once with as many messages as it was told, one token in each.
 //! So what is measured around it is the gateway's alone. It speaks `banyan.worker.v1` and tells the bundled base.
 
-use std::{path::Path, pin::Pin, sync::Arc, time::Instant};
+use std::{path::Path, pin::Pin, sync::Arc};
 
 use chassis::bearer;
 use futures::{Stream, StreamExt as _, stream};
@@ -76,15 +76,7 @@ impl ScriptedWorker {
             if let Some(token) = bearer::value(CLUSTER_TOKEN) {
                 request.metadata_mut().insert("authorization", token);
             }
-            Box::pin(async move {
-                let mut steps = client.generate(request).await?.into_inner();
-                let mut first = None;
-                while steps.message().await?.is_some() {
-                    first.get_or_insert_with(Instant::now);
-                }
-                let end = Instant::now();
-                Ok(Times { first: first.unwrap_or(end), end })
-            })
+            Box::pin(async move { Times::of(client.generate(request).await?.into_inner()).await })
         }))
     }
 
