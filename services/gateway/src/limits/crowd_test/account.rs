@@ -7,13 +7,14 @@ use std::{
     io::Write as _,
     path::{Path, PathBuf},
     sync::Mutex,
+    time::Duration,
 };
 
 use domain::{ApiKeyId, RequestId, TenantId};
 use futures::{FutureExt as _, future::BoxFuture};
 use uuid::Uuid;
 
-use super::gateway::{key_of, limits_of, tenant, unix_ms};
+use super::gateway::{key_of, limits_of, tenant, unix_us};
 use crate::limits::{BudgetSource, ByProcess, LimitsUnavailable, Period, Spent};
 
 /// Begins the names of files that others have written for a process that was gone.
@@ -22,7 +23,7 @@ const CLOSED: &str = "closed-";
 /// One line of a file.
 #[derive(Clone, Debug)]
 pub struct Event {
-    pub at_ms: u64,
+    pub at_us: u64,
     /// Its process.
     pub gateway: Uuid,
     /// Written when the process was gone.
@@ -53,7 +54,7 @@ impl Journal {
     /// In one write, which a kill leaves whole or undone.
     pub fn write(&self, event: &Event) {
         let Event { tenant, key, id, input, output, cost, held, .. } = event;
-        let line = format!("{} {} {tenant} {key} {id} {input} {output} {cost} {held}\n", unix_ms(), self.gateway);
+        let line = format!("{} {} {tenant} {key} {id} {input} {output} {cost} {held}\n", unix_us(), self.gateway);
         self.file.lock().expect("nobody panicked").write_all(line.as_bytes()).expect("writes");
     }
 }
@@ -70,12 +71,12 @@ pub fn read(folder: &Path) -> Vec<Event> {
             let number = |at: usize| words[at].parse::<u64>().expect("a number");
             let id = RequestId::new(words[4].parse().expect("an id"));
             let gateway = words[1].parse().expect("an id");
-            let [at_ms, tenant, key] = [0, 2, 3].map(number);
+            let [at_us, tenant, key] = [0, 2, 3].map(number);
             let [input, output, cost, held] = [5, 6, 7, 8].map(number);
-            events.push(Event { at_ms, gateway, afterwards, tenant, key, id, input, output, cost, held });
+            events.push(Event { at_us, gateway, afterwards, tenant, key, id, input, output, cost, held });
         }
     }
-    events.sort_by_key(|event: &Event| event.at_ms);
+    events.sort_by_key(|event: &Event| event.at_us);
     events
 }
 
@@ -144,19 +145,24 @@ impl fmt::Display for Account {
 }
 
 impl Account {
-    pub fn replay(events: &[Event], tenant: u64) -> Self {
+    /// A place is a request's for `leased` after its last line, whatever the clocks do: later another one may have it.
+    pub fn replay(events: &[Event], tenant: u64, leased: Duration) -> Self {
+        let leased = u64::try_from(leased.as_micros()).expect("short");
         let mut requests: HashMap<RequestId, &Event> = HashMap::new();
         let mut most = [Most::default(); 3];
         // A gateway that was killed ran nothing after its last line.
         let mut last: HashMap<Uuid, u64> = HashMap::new();
         for event in events.iter().filter(|event| !event.afterwards) {
-            last.insert(event.gateway, event.at_ms);
+            last.insert(event.gateway, event.at_us);
         }
         for event in events.iter().filter(|event| event.tenant == tenant) {
             requests.insert(event.id, event);
             for (scope, most) in most.iter_mut().enumerate() {
                 let of = || requests.values().filter(|one| scope == 0 || one.key + 1 == scope as u64);
-                let running = of().filter(|one| one.held > 0 && last[&one.gateway] >= event.at_ms).count() as u64;
+                let is_running = |one: &&&Event| {
+                    one.held > 0 && last[&one.gateway] >= event.at_us && event.at_us < one.at_us + leased
+                };
+                let running = of().filter(is_running).count() as u64;
                 most.running = most.running.max(running);
                 most.requests = most.requests.max(of().count() as u64);
                 most.input = most.input.max(of().map(|one| one.input).sum());

@@ -18,6 +18,10 @@ use crate::limits::{Ask, Extended, OutageLimits, RateLimits, Rates, RedisLimits,
 
 pub const TENANTS: u64 = 2;
 pub const LEASE: Duration = Duration::from_secs(4);
+/// Between the earliest clock and the latest one.
+pub const CLOCK_STEPS: Duration = Duration::from_secs(3);
+/// How long a slice is given from.
+pub const SLICE: Duration = Duration::from_millis(300);
 /// Begins the line that says which process it is.
 pub const PROCESS: &str = "process ";
 /// Requests at the same time.
@@ -82,9 +86,14 @@ pub fn limits_of(tenant: u64, scope: usize) -> Rates {
     }
 }
 
-pub fn unix_ms() -> u64 {
+/// Fine enough for what one process ended and another one began to be told apart.
+pub fn unix_us() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
-    u64::try_from(now.as_millis()).expect("not too far")
+    u64::try_from(now.as_micros()).expect("not too far")
+}
+
+pub fn unix_ms() -> u64 {
+    unix_us() / 1_000
 }
 
 /// Numbers that look random (a linear congruence), the same for the same seed.
@@ -113,7 +122,7 @@ pub fn options(prefix: &str, clock: Option<Arc<AtomicU64>>) -> RedisOptions {
         timeout: Duration::from_secs(2),
         ledger_wait: Duration::from_secs(5),
         settling: Duration::from_millis(400),
-        slices: SliceOptions { hot_per_second: 3, valid: Duration::from_millis(300), lease: LEASE, parts: 3 },
+        slices: SliceOptions { hot_per_second: 3, valid: SLICE, lease: LEASE, parts: 3 },
         clock,
     }
 }
@@ -139,8 +148,9 @@ async fn run(orders: Orders) {
         let mut random = Random(orders.seed);
         tasks.spawn(async move {
             while Instant::now() < end {
-                // Up to a second and a half ahead of everybody else, or behind.
-                clock.store(unix_ms() + random.below(3_000) - 1_500, Ordering::SeqCst);
+                // Up to half of them ahead of everybody else, or behind.
+                let steps = u64::try_from(CLOCK_STEPS.as_millis()).expect("short");
+                clock.store(unix_ms() + random.below(steps) - steps / 2, Ordering::SeqCst);
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         });
@@ -173,7 +183,7 @@ async fn requests(limits: Arc<impl RateLimits>, journal: Arc<Journal>, mut rando
         let held = ask.cost_at_most(40).max(1);
         let write = |input: u64, output: u64, cost: u64, held: u64| {
             journal.write(&Event {
-                at_ms: 0,
+                at_us: 0,
                 gateway: Uuid::nil(),
                 afterwards: false,
                 tenant: number,
