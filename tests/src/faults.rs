@@ -1,16 +1,16 @@
 //! Fault lanes: a deployment of two gateways and two workers under load, on its own PostgreSQL and Redis, is killed, stopped
 //! and cut off again and again, and what it leaves is counted. What a client was told is the measure: every answer whose
-//! end it saw is on record once with the same tokens, no limit is passed, nothing stays reserved, and every text is the one
-//! that comes undisturbed.
+//! end it saw is on record once with the same tokens, no limit and no budget is passed, Redis counts of every budget what the
+//! ledger has, nothing stays reserved, and every text is the one that comes undisturbed.
 //!
 //! It does not measure speed: the processes, their servers and the load share one machine.
 
 mod ask;
 mod books;
+mod budgets;
 mod cluster;
 mod counts;
 mod lanes;
-mod link;
 mod load;
 mod process;
 mod report;
@@ -63,6 +63,7 @@ pub async fn run(program: &Path, options: &Options, mut done: impl FnMut(&str)) 
             verdicts.push(Verdict::skipped(lane, why));
             continue;
         }
+        let budgets = tenants::allow(&cluster, &tenants).await;
         let load = Load::start(&cluster, &questions, tenants.len(), options.clients);
         let mut stage = Stage::new(&cluster, &load, options.rounds_of(lane), options.hold, options.seed);
         let stuck = stage.run(lane, || done(&lane.name())).await.err();
@@ -77,6 +78,7 @@ pub async fn run(program: &Path, options: &Options, mut done: impl FnMut(&str)) 
             faults: &faults,
             all_faults: &all_faults,
             tenants: &tenants,
+            budgets: &budgets,
             questions: &questions,
             stuck,
         };

@@ -5,6 +5,7 @@
 //! `services.sh` installs the servers where they are missing.
 
 pub mod faults;
+pub mod link;
 pub mod postgres;
 pub mod redis;
 mod server_process;

@@ -49,13 +49,24 @@ impl TestRedis {
 impl RedisServer {
     /// Starts one; blocks until it answers.
     pub fn start() -> Self {
+        let server = Self::unstarted();
+        server.restart();
+        server
+    }
+
+    /// Starts one that copies the server at this port; blocks until it answers.
+    pub fn replica_of(primary: u16) -> Self {
+        let server = Self::unstarted();
+        server.restart_as_replica_of(primary);
+        server
+    }
+
+    fn unstarted() -> Self {
         let folders = ["/opt/homebrew/bin", "/usr/local/bin", "/usr/bin"].map(PathBuf::from);
         let program = find_program("redis-server", &folders)
             .unwrap_or_else(|| panic!("no Redis server is installed: run `tests/services.sh`, or set {URL_VARIABLE}"));
         let folder = ServerFolder::new("redis", &["redis", "nobody"]);
-        let server = Self { program, port: free_port(), process: Mutex::new(None), folder };
-        server.restart();
-        server
+        Self { program, port: free_port(), process: Mutex::new(None), folder }
     }
 
     pub fn url(&self) -> String {
@@ -90,8 +101,42 @@ impl RedisServer {
 
     /// After [`RedisServer::kill`]: an empty one on the same port; blocks until it answers.
     pub fn restart(&self) {
-        let arguments = ["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
-        let mut started = self.folder.start(&self.program, &arguments.map(str::to_owned), "KILL");
+        self.start_with(&[]);
+    }
+
+    /// As [`RedisServer::restart`], as a copy of the server at this port.
+    pub fn restart_as_replica_of(&self, primary: u16) {
+        self.start_with(&["--replicaof", "127.0.0.1", &primary.to_string()]);
+    }
+
+    /// Waits until it has a copy of its primary's data and gets what is written there.
+    pub fn wait_until_it_follows(&self) {
+        wait_until("the copy of Redis", &self.folder, || {
+            self.ask("INFO replication").is_some_and(|told| told.contains("master_link_status:up"))
+        });
+    }
+
+    /// It copies nobody any more, and may be written to.
+    pub fn promote(&self) {
+        assert_eq!(self.ask("REPLICAOF NO ONE").as_deref(), Some("+OK"), "promote Redis");
+    }
+
+    fn start_with(&self, more: &[&str]) {
+        let port = self.port.to_string();
+        let own = [
+            "--port",
+            &port,
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--repl-diskless-sync-delay",
+            "0",
+        ];
+        let arguments: Vec<_> = own.iter().chain(more).map(|word| (*word).to_owned()).collect();
+        let mut started = self.folder.start(&self.program, &arguments, "KILL");
         wait_until("the start of Redis", &self.folder, || {
             assert!(!started.has_ended(), "Redis did not start:\n{}", self.folder.log());
             self.ask("PING").as_deref() == Some("+PONG")
@@ -109,7 +154,7 @@ impl RedisServer {
         let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).ok()?;
         connection.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
         connection.write_all(format!("{command}\r\n").as_bytes()).ok()?;
-        let mut answer = [0; 64];
+        let mut answer = [0; 4096];
         let length = connection.read(&mut answer).ok()?;
         Some(String::from_utf8_lossy(&answer[..length]).trim().to_owned())
     }
@@ -146,5 +191,18 @@ mod tests {
         assert_eq!(server.ask("PING"), None);
         server.restart();
         assert_eq!(server.ask("PING").as_deref(), Some("+PONG"));
+    }
+
+    #[test]
+    fn a_replica_follows_until_it_is_promoted() {
+        let primary = RedisServer::start();
+        assert_eq!(primary.ask("SET k v").as_deref(), Some("+OK"));
+        let replica = RedisServer::replica_of(primary.port());
+        replica.wait_until_it_follows();
+        assert_eq!(replica.ask("GET k").as_deref(), Some("$1\r\nv"));
+        assert!(replica.ask("SET k w").is_some_and(|told| told.starts_with("-READONLY")));
+        primary.kill();
+        replica.promote();
+        assert_eq!(replica.ask("SET k w").as_deref(), Some("+OK"));
     }
 }

@@ -47,6 +47,8 @@ mod refusal;
 mod replay;
 #[cfg(test)]
 mod slices_test;
+#[cfg(test)]
+mod uncounted_test;
 
 use futures::{FutureExt as _, future::BoxFuture};
 use uuid::Uuid;
@@ -128,6 +130,9 @@ pub trait Lends: RateLimits {
 
     /// The request was asked for in vain and is counted by somebody else now: what may have been charged for it goes back.
     fn goes_on_elsewhere(&self, ask: &Ask);
+
+    /// A request that was counted by somebody else has ended.
+    fn ended_elsewhere(&self, ask: &Ask);
 
     /// As [`RateLimits::settle`], if the request was drawn.
     fn settle_drawn(&self, ask: &Ask, used: Used) -> bool;

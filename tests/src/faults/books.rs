@@ -20,6 +20,19 @@ struct Entry {
 
 const ENTRIES: &str = "select request_id::text as request, kind, prompt_tokens, completion_tokens from ledger_entries";
 
+/// Micro-units that a tenant was charged, and what is held for its requests without an end.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn posted(url: &str, tenant: &str) -> Result<u64, sqlx::Error> {
+    let mut connection = PgConnection::connect(url).await?;
+    let sum = "select (coalesce((select sum(charged_micros) from ledger_entries where tenant_id = t.id), 0)
+                       + coalesce((select sum(held_micros) from ledger_open where tenant_id = t.id), 0))::bigint
+                 from tenants t where t.slug = $1";
+    let micros: i64 = sqlx::query_scalar(sum).bind(tenant).fetch_one(&mut connection).await?;
+    Ok(u64::try_from(micros).unwrap_or_default())
+}
+
 impl Books {
     /// # Errors
     /// The database does not answer.

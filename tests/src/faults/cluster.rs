@@ -2,19 +2,18 @@
 //! gateway to what it needs.
 
 use std::{
+    io,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, Output, Stdio},
     time::Duration,
 };
 
 use tempfile::TempDir;
 
-use super::{
-    link::Link,
-    process::{BanyanProcess, LOG},
-};
+use super::process::{BanyanProcess, LOG};
 use crate::{
+    link::Link,
     postgres::{PostgresServer, TestDatabase},
     redis::RedisServer,
     server_process::free_port,
@@ -84,16 +83,23 @@ impl Cluster {
     /// # Errors
     /// What it says on standard error when it fails.
     pub fn run(&self, arguments: &[&str]) -> Result<String, String> {
+        let output = self.output(arguments).map_err(|error| error.to_string())?;
+        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        if output.status.success() { Ok(said(&output.stdout)) } else { Err(said(&output.stderr)) }
+    }
+
+    /// How a client verb ended, and what it said.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub fn output(&self, arguments: &[&str]) -> io::Result<Output> {
         let admin = format!("http://{}", self.admin);
-        let output = Command::new(&self.program)
+        Command::new(&self.program)
             .args(arguments)
             .args(["--admin-endpoint", &admin, "--operator-token", OPERATOR_TOKEN])
             .current_dir(self.folder.path())
             .stdin(Stdio::null())
             .output()
-            .map_err(|error| error.to_string())?;
-        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-        if output.status.success() { Ok(said(&output.stdout)) } else { Err(said(&output.stderr)) }
     }
 }
 

@@ -1,5 +1,7 @@
 //! The lanes: what is done to a running deployment, round by round, each round healed before the next.
 
+mod failover;
+
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
@@ -7,14 +9,17 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use super::{
     cluster::{Cluster, WORKER_CHECK},
-    link::Traffic,
     load::Load,
     process::BanyanProcess,
     small_disk,
 };
+use crate::link::Traffic;
 
 /// Answers between two rounds: proof that all is well again.
 const ANSWERS_BETWEEN: usize = 6;
+
+/// Until every connection has seen that its link is cut, also on a busy machine.
+const CUT: Duration = Duration::from_millis(100);
 
 /// One way to hurt a deployment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -33,6 +38,8 @@ pub enum Lane {
     PostgresStop,
     /// FLUSHALL of Redis.
     RedisFlush,
+    /// A replica that has missed writes takes the place of a Redis that is killed, and hands back later.
+    RedisFailover,
     /// The network between a gateway and a worker: cut, swallowing, slow.
     CutWorker,
     /// The network between a gateway and Redis: cut, swallowing, slow.
@@ -87,7 +94,10 @@ impl Lane {
 
     /// Whether its rounds are kills.
     pub const fn kills(self) -> bool {
-        matches!(self, Self::GatewayKill | Self::WorkerKill | Self::PostgresKill | Self::RedisKill)
+        matches!(
+            self,
+            Self::GatewayKill | Self::WorkerKill | Self::PostgresKill | Self::RedisKill | Self::RedisFailover
+        )
     }
 
     /// Whether no stream may end but as it should: what is taken away is there a second time, or nothing that a stream
@@ -120,7 +130,7 @@ impl<'a> Stage<'a> {
     async fn rounds(&mut self, lane: Lane, mut done: impl FnMut()) -> Result<(), String> {
         self.load.wait_for_answers(ANSWERS_BETWEEN).await?;
         for round in 0..self.rounds {
-            let kind = self.round(lane, round).await;
+            let kind = self.round(lane, round).await.map_err(|said| format!("in round {round}: {said}"))?;
             if let Some(last) = self.faults.last_mut() {
                 (last.kind, last.to) = (kind, Instant::now());
             }
@@ -130,7 +140,8 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    async fn round(&mut self, lane: Lane, round: usize) -> Kind {
+    /// Errors: as of [`Stage::run`].
+    async fn round(&mut self, lane: Lane, round: usize) -> Result<Kind, String> {
         // Anywhere in the life of the streams that are under way.
         let moment = Duration::from_millis(self.random.random_range(0..250));
         tokio::time::sleep(moment).await;
@@ -141,7 +152,7 @@ impl<'a> Stage<'a> {
         match lane {
             Lane::GatewayKill => {
                 self.kill(&gateways[one]).await;
-                return Kind::GatewayDied(one);
+                return Ok(Kind::GatewayDied(one));
             }
             Lane::WorkerKill => {
                 self.kill(&workers[one]).await;
@@ -157,13 +168,13 @@ impl<'a> Stage<'a> {
                 blocking(|| redis.kill());
                 self.moment().await;
                 blocking(|| redis.restart());
-                return Kind::RedisEmptied;
+                return Ok(Kind::RedisEmptied);
             }
             Lane::RedisStop => {
                 blocking(|| redis.pause());
                 tokio::time::sleep(self.hold).await;
                 blocking(|| redis.resume());
-                return Kind::RedisStopped;
+                return Ok(Kind::RedisStopped);
             }
             Lane::PostgresStop => {
                 blocking(|| postgres.pause());
@@ -172,7 +183,11 @@ impl<'a> Stage<'a> {
             }
             Lane::RedisFlush => {
                 blocking(|| redis.flush());
-                return Kind::RedisEmptied;
+                return Ok(Kind::RedisEmptied);
+            }
+            Lane::RedisFailover => {
+                self.fail_over().await?;
+                return Ok(Kind::RedisEmptied);
             }
             Lane::CutWorker => {
                 let link = &way.workers[(round / 2) % way.workers.len()];
@@ -187,7 +202,7 @@ impl<'a> Stage<'a> {
                 small_disk::free(&filler);
             }
         }
-        Kind::Other
+        Ok(Kind::Other)
     }
 
     async fn kill(&mut self, process: &BanyanProcess) {

@@ -58,7 +58,7 @@ impl Report {
     }
 }
 
-const HEAD: [&str; 15] = [
+const HEAD: [&str; 17] = [
     "LANE",
     "FAULTS",
     "REQUESTS",
@@ -71,13 +71,16 @@ const HEAD: [&str; 15] = [
     "ROWS TWICE",
     "UNMATCHED",
     "TOKENS OVER",
+    "MONEY OVER",
+    "COUNTERS",
     "LEASES LEFT",
     "STREAMS LOST",
     "TEXT DIFFERS",
 ];
 
-fn cells(lane: &Verdict) -> [String; 15] {
-    let refusal = lane.slowest_refusal_ms.map(|ms| format!(" (≤ {ms} ms)")).unwrap_or_default();
+fn cells(lane: &Verdict) -> [String; 17] {
+    let refusal = lane.median_refusal_ms.zip(lane.slowest_refusal_ms);
+    let refusal = refusal.map(|(half, all)| format!(" (half ≤ {half} ms, all ≤ {all} ms)")).unwrap_or_default();
     [
         lane.lane.clone(),
         lane.faults.to_string(),
@@ -91,6 +94,8 @@ fn cells(lane: &Verdict) -> [String; 15] {
         lane.rows_duplicated.to_string(),
         lane.rows_unmatched.to_string(),
         lane.tokens_over.to_string(),
+        lane.money_over.to_string(),
+        if lane.budgets_differing.is_some() { "DIFFER" } else { "even" }.to_owned(),
         lane.reservations_left.to_string(),
         lane.streams_lost.to_string(),
         lane.texts_differing.to_string(),

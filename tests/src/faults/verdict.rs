@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::{
     ask::{Attempt, Outcome},
     books::Books,
+    budgets,
     cluster::{Cluster, LEASE},
     counts::reservations_left,
     lanes::{Fault, Kind, Lane},
@@ -23,6 +24,9 @@ const WINDOW: Duration = Duration::from_secs(60);
 const RECOVERY: Duration = Duration::from_secs(30);
 /// Longest that a refusal may take while Redis hangs: its time limit, and what a busy machine adds.
 const REFUSAL_MAX: Duration = Duration::from_millis(1_000);
+
+/// Most that half of them may take: a few times that time limit (`limits.redis_timeout_ms`).
+const REFUSAL_MEDIAN_MAX: Duration = Duration::from_millis(200);
 
 /// A row of the table.
 #[derive(Debug, Default, Serialize)]
@@ -45,11 +49,17 @@ pub struct Verdict {
     /// Requests with a beginning on record and no end, or the other way round.
     pub rows_unmatched: usize,
     pub tokens_over: u64,
+    /// Micro-units beyond budgets.
+    pub money_over: u64,
+    /// A comparison of Redis' budget counters with the ledger that is not even.
+    pub budgets_differing: Option<String>,
     pub reservations_left: u64,
     pub streams_lost: usize,
     pub texts_differing: usize,
     /// While Redis hung, of tenants whose plan refuses.
     pub slowest_refusal_ms: Option<u64>,
+    /// The one in the middle of the same.
+    pub median_refusal_ms: Option<u64>,
     /// Why the lane was not run: this machine does not let us.
     pub skipped: Option<String>,
     /// What must not be; empty when all is well.
@@ -65,6 +75,8 @@ pub struct Evidence<'a> {
     pub faults: &'a [Fault],
     pub all_faults: &'a [Fault],
     pub tenants: &'a [Tenant],
+    /// What each tenant with a budget may have spent.
+    pub budgets: &'a [Option<u64>],
     pub questions: &'a Questions,
     /// What kept the lane from its end.
     pub stuck: Option<String>,
@@ -78,6 +90,7 @@ impl Verdict {
     /// Waits until what must come has come, and counts.
     pub async fn of(evidence: &Evidence<'_>, cluster: &Cluster) -> Self {
         let Evidence { lane, attempts, faults, .. } = *evidence;
+        let refusals = evidence.refusals_while_stopped();
         let mut verdict = Self {
             lane: lane.name(),
             faults: faults.len(),
@@ -86,13 +99,16 @@ impl Verdict {
             finished: attempts.iter().filter(|attempt| attempt.finished()).count(),
             tokens_over: evidence.tokens_over(),
             texts_differing: attempts.iter().filter(|attempt| !evidence.questions.agrees(attempt)).count(),
-            slowest_refusal_ms: evidence.slowest_refusal(),
+            slowest_refusal_ms: refusals.last().copied(),
+            median_refusal_ms: refusals.get(refusals.len() / 2).copied(),
             ..Self::default()
         };
         for attempt in attempts {
             verdict.count(attempt, evidence);
         }
         [verdict.rows_lost, verdict.rows_duplicated, verdict.rows_unmatched] = on_record(attempts, cluster).await;
+        verdict.money_over = budgets::money_over(cluster, evidence.tenants, evidence.budgets).await;
+        verdict.budgets_differing = budgets::differing(cluster, RECOVERY).await;
         verdict.reservations_left = left(cluster).await;
         verdict.judge(evidence);
         verdict
@@ -117,6 +133,7 @@ impl Verdict {
             ("rows are there twice", self.rows_duplicated as u64),
             ("requests have a beginning or an end on record, not both", self.rows_unmatched as u64),
             ("tokens are beyond a limit", self.tokens_over),
+            ("micro-units are beyond a budget", self.money_over),
             ("reservations are left after their deadline", self.reservations_left),
             ("streams are lost", self.streams_lost as u64),
             ("texts differ", self.texts_differing as u64),
@@ -127,6 +144,10 @@ impl Verdict {
         if self.slowest_refusal_ms.is_some_and(|ms| u128::from(ms) > REFUSAL_MAX.as_millis()) {
             self.broken.push(format!("a refusal took longer than {REFUSAL_MAX:?} while Redis hung"));
         }
+        if self.median_refusal_ms.is_some_and(|ms| u128::from(ms) > REFUSAL_MEDIAN_MAX.as_millis()) {
+            self.broken.push(format!("half of all refusals took longer than {REFUSAL_MEDIAN_MAX:?} while Redis hung"));
+        }
+        self.broken.extend(self.budgets_differing.iter().map(|told| format!("Redis and the ledger differ: {told}")));
         if self.finished == 0 {
             self.broken.push("nothing was answered".to_owned());
         }
@@ -162,14 +183,18 @@ impl Evidence<'_> {
         self.all_faults.iter().filter(emptied).count() as u64
     }
 
-    fn slowest_refusal(&self) -> Option<u64> {
+    /// How long each took, in milliseconds, the fastest first.
+    fn refusals_while_stopped(&self) -> Vec<u64> {
         let stopped: Vec<_> = self.faults.iter().filter(|fault| fault.kind == Kind::RedisStopped).collect();
         let refused = self.attempts.iter().filter(|attempt| {
             matches!(attempt.outcome, Outcome::Refused(_))
                 && !attempt.accepted
                 && stopped.iter().any(|fault| fault.from <= attempt.began && attempt.ended <= fault.to)
         });
-        refused.map(|attempt| u64::try_from((attempt.ended - attempt.began).as_millis()).unwrap_or(u64::MAX)).max()
+        let took = |attempt: &Attempt| u64::try_from((attempt.ended - attempt.began).as_millis()).unwrap_or(u64::MAX);
+        let mut took: Vec<_> = refused.map(took).collect();
+        took.sort_unstable();
+        took
     }
 }
 

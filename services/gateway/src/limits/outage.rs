@@ -114,7 +114,11 @@ impl<S: Lends> RateLimits for OutageLimits<S> {
 
     fn settle<'a>(&'a self, ask: &'a Ask, used: Used) -> BoxFuture<'a, Result<bool, LimitsUnavailable>> {
         async move {
-            if self.shared.settle_drawn(ask, used) || self.local.settle(ask, used).await? {
+            if self.shared.settle_drawn(ask, used) {
+                return Ok(true);
+            }
+            if self.local.settle(ask, used).await? {
+                self.shared.ended_elsewhere(ask);
                 return Ok(true);
             }
             self.ask(self.shared.settle(ask, used)).await

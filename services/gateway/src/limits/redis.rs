@@ -11,6 +11,10 @@
 //! earliest `settling` after the loss, when everybody has adopted and the ledger has what ended before, and without the
 //! requests that were adopted, so that each one is counted once. Windows and concurrency begin anew, with what is adopted.
 //!
+//! A gateway that hears of it later than half of `settling` may have had requests that ended in between, on slices or with
+//! an end that was not told, and others may have read the ledger without them. So may one whose `open` plans lived on its
+//! own memory. It begins another generation, as if Redis had forgotten once more: then the ledger is read again.
+//!
 //! # When a gateway dies
 //!
 //! What a dead gateway had charged to windows passes, and its leases expire; what it had charged to budgets comes back when

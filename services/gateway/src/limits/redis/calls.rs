@@ -93,6 +93,13 @@ impl Shared {
         self.within(self.generations.look(&mut connection)).await
     }
 
+    /// The generation as it is, or another one where something was not counted in it.
+    pub async fn look_at_all(&self) -> Result<Generation, LimitsUnavailable> {
+        let generation = self.look().await?;
+        let mut connection = self.connection.clone();
+        self.within(self.generations.begin_where_uncounted(generation, &mut connection)).await
+    }
+
     /// After an error it may be another server that answers next.
     pub async fn within<T>(
         &self,

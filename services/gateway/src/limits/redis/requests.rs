@@ -152,6 +152,12 @@ impl Lends for RedisLimits {
         self.shared.live.ended_elsewhere(ask);
     }
 
+    fn ended_elsewhere(&self, ask: &Ask) {
+        if ask.budgeted() != [false, false] {
+            self.shared.generations.missed_one();
+        }
+    }
+
     fn is_drawn(&self, ask: &Ask) -> bool {
         self.shared.slices.has(ask)
     }

@@ -28,7 +28,7 @@ pub async fn watch(shared: Arc<Shared>) {
                 }
             })
             .await;
-        let Ok(generation) = shared.look().await else { continue };
+        let Ok(generation) = shared.look_at_all().await else { continue };
         let lost = shared.live.all_lost(&generation.token);
         if lost.is_empty() {
             continue;

@@ -31,6 +31,7 @@ pub enum Traffic {
 pub struct Link {
     address: SocketAddr,
     traffic: watch::Sender<Traffic>,
+    target: watch::Sender<SocketAddr>,
 }
 
 impl Link {
@@ -38,17 +39,24 @@ impl Link {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bind a port");
         let address = listener.local_addr().expect("a bound port has an address");
         let (traffic, now) = watch::channel(Traffic::Flows);
+        let (target, wanted) = watch::channel(target);
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
+                let target = *wanted.borrow();
                 tokio::spawn(join(near, target, now.clone()));
             }
         });
-        Self { address, traffic }
+        Self { address, traffic, target }
     }
 
     /// Where to connect instead of to the target.
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// New connections go there instead; those that there are stay.
+    pub fn lead_to(&self, target: SocketAddr) {
+        self.target.send_replace(target);
     }
 
     pub fn set(&self, traffic: Traffic) {
@@ -80,7 +88,9 @@ async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut traffic: wat
             match now {
                 Traffic::Flows | Traffic::Cut => {}
                 Traffic::Swallowed => {
-                    if traffic.wait_for(|traffic| *traffic != Traffic::Swallowed).await.is_err() {
+                    // What is cut is lost.
+                    let again = traffic.wait_for(|traffic| *traffic != Traffic::Swallowed).await;
+                    if again.map_or(true, |traffic| *traffic == Traffic::Cut) {
                         return;
                     }
                 }
@@ -139,5 +149,10 @@ mod tests {
         let asked = std::time::Instant::now();
         assert_eq!(says(&mut new, 5).await.expect("late"), 5);
         assert!(asked.elapsed() >= Duration::from_millis(60), "late both ways");
+        link.set(Traffic::Flows);
+        let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bind").local_addr().expect("an address");
+        link.lead_to(nobody);
+        let mut new = TcpStream::connect(link.address()).await.expect("connect");
+        assert!(says(&mut new, 6).await.is_err(), "a new one goes elsewhere");
     }
 }

@@ -1,0 +1,189 @@
+//! Requests that Redis was not told of, because their gateway lived on what it had borrowed, or on its own memory, while
+//! Redis was out of its reach: their money is counted once Redis is back.
+
+use std::{
+    collections::HashMap,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use domain::{ApiKeyId, Outage, Price, RequestId, TenantId};
+use futures::{FutureExt as _, future::BoxFuture};
+use tests::{
+    link::{Link, Traffic},
+    redis::RedisServer,
+};
+use uuid::Uuid;
+
+use super::{
+    Ask, BudgetSource, ByProcess, Denied, Lends as _, LimitsUnavailable, OutageLimits, Period, RateLimits, Rates,
+    RedisLimits, RedisOptions, SliceOptions, Spent, Used,
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const SETTLING: Duration = Duration::from_millis(400);
+const BUDGET: u64 = 100_000;
+/// For an ask, and of it: 2 and 3 tokens.
+const USED: Used = Used { input: 2, cached: 0, output: 3 };
+const COST: u64 = 8;
+
+/// A ledger: of each request its process and what it costs.
+#[derive(Clone, Default)]
+struct Written(Arc<Mutex<HashMap<RequestId, (Uuid, u64)>>>);
+
+impl Written {
+    fn write(&self, ask: &Ask, process: Uuid, cost: u64) {
+        self.0.lock().expect("nobody panicked").insert(ask.id, (process, cost));
+    }
+}
+
+impl BudgetSource for Written {
+    fn spent<'a>(
+        &'a self,
+        _: TenantId,
+        _: Option<ApiKeyId>,
+        _: Period,
+        except: &'a [RequestId],
+    ) -> BoxFuture<'a, Result<ByProcess, LimitsUnavailable>> {
+        let written = self.0.lock().expect("nobody panicked").clone();
+        let counts = written.into_iter().filter(|(id, _)| !except.contains(id));
+        let mut parts = HashMap::<_, u64>::new();
+        counts.for_each(|(_, (process, cost))| *parts.entry(process).or_default() += cost);
+        let parts = parts.into_iter().map(|(process, spent)| (process, Spent { day: spent, month: spent })).collect();
+        futures::future::ready(Ok(parts)).boxed()
+    }
+}
+
+/// A gateway's limits with the ledger that it writes.
+struct Gateway {
+    limits: OutageLimits<RedisLimits>,
+    ledger: Written,
+}
+
+impl Gateway {
+    fn at(redis: SocketAddr, ledger: &Written) -> Self {
+        let slices = SliceOptions {
+            hot_per_second: 0,
+            valid: Duration::from_millis(500),
+            lease: Duration::from_secs(5),
+            parts: 4,
+        };
+        let options = RedisOptions {
+            prefix: "uncounted".to_owned(),
+            timeout: Duration::from_millis(200),
+            ledger_wait: PATIENCE,
+            settling: SETTLING,
+            slices,
+            clock: None,
+        };
+        let source = Arc::new(ledger.clone());
+        let redis = RedisLimits::new(&format!("redis://{redis}"), options, Arc::clone(&source) as _);
+        let redis = redis.expect("a good URL");
+        let limits = OutageLimits::new(redis, 2, Duration::from_millis(50), source, PATIENCE);
+        Self { limits, ledger: ledger.clone() }
+    }
+
+    /// A whole request, on the ledger from its beginning on.
+    async fn serve(&self, outage: Outage) -> Result<Ask, Denied> {
+        let one = ask(outage);
+        self.limits.reserve(&one).await?;
+        self.ledger.write(&one, self.limits.process(), one.cost_at_most(one.output_tokens.into()));
+        self.ledger.write(&one, self.limits.process(), one.cost(USED));
+        // Known or not: what its end finds is what is looked at here.
+        let _ = self.limits.settle(&one, USED).await;
+        Ok(one)
+    }
+
+    async fn serves(&self, outage: Outage) {
+        let end = Instant::now() + PATIENCE;
+        while let Err(error) = self.serve(outage).await {
+            assert!(Instant::now() < end, "never served: {error:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Serves until the plan has something borrowed to live on.
+    async fn borrows(&self) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            assert!(Instant::now() < end, "nothing is lent");
+            let one = ask(Outage::Leased);
+            if self.limits.shared.draw(&one, super::Due::InTime).is_some() {
+                self.limits.shared.settle_drawn(&one, Used::default());
+                return;
+            }
+            self.serves(Outage::Leased).await;
+        }
+    }
+
+    /// Waits until every counter is what the ledger has.
+    async fn agrees(&self) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let compared = self.limits.compare_budgets().await.ok().flatten();
+            if compared.is_some_and(|compared| compared.differing == 0 && compared.spent > 0) {
+                return;
+            }
+            assert!(Instant::now() < end, "{compared:?}");
+            // Whoever asks next has the ledger read.
+            let _ = self.serve(Outage::Closed).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+fn ask(outage: Outage) -> Ask {
+    Ask {
+        id: RequestId::new(Uuid::now_v7()),
+        tenant: TenantId::new(Uuid::from_u128(1)),
+        key: ApiKeyId::new(Uuid::from_u128(2)),
+        input_tokens: 2,
+        output_tokens: 3,
+        of_tenant: Rates { budget_day: Some(BUDGET), ..Rates::default() },
+        of_key: Rates::default(),
+        price: Price { input: 1_000_000, cached_input: 1_000_000, output: 2_000_000 },
+        lease: Duration::from_secs(30),
+        outage,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_gateway_gave_away_while_another_one_read_the_ledger_is_counted() {
+    let server = RedisServer::start();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, server.port()));
+    let link = Link::to(address).await;
+    let ledger = Written::default();
+    let (near, far) = (Gateway::at(address, &ledger), Gateway::at(link.address(), &ledger));
+    near.serves(Outage::Closed).await;
+    far.borrows().await;
+
+    link.set(Traffic::Cut);
+    server.flush();
+    // By then the other one has read in the ledger what was spent.
+    near.serves(Outage::Closed).await;
+    let mut meanwhile = 0;
+    while far.serve(Outage::Leased).await.is_ok() {
+        meanwhile += COST;
+    }
+    assert!(meanwhile > 0 && meanwhile < BUDGET, "{meanwhile} micro-units were borrowed");
+    let compared = near.limits.compare_budgets().await.expect("Redis answers").expect("it counts budgets");
+    assert_eq!(compared.spent - compared.counted, 2 * meanwhile, "of the day and of the month: {compared:?}");
+
+    link.set(Traffic::Flows);
+    near.agrees().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_open_plan_has_spent_while_redis_hung_is_counted() {
+    let server = RedisServer::start();
+    let ledger = Written::default();
+    let gateway = Gateway::at((Ipv4Addr::LOCALHOST, server.port()).into(), &ledger);
+    gateway.serves(Outage::Open).await;
+    server.pause();
+    for _ in 0..3 {
+        gateway.serves(Outage::Open).await;
+    }
+    server.resume();
+    gateway.agrees().await;
+}
