@@ -1,5 +1,6 @@
 //! Requests that Redis was not told of, because their gateway lived on what it had borrowed, or on its own memory, while
-//! Redis was out of its reach: their money is counted once Redis is back.
+//! Redis was out of its reach: their money is counted once Redis is back. And the other way round: what Redis has charged
+//! and nobody heard of goes back.
 
 use std::{
     collections::HashMap,
@@ -23,6 +24,10 @@ use super::{
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const SETTLING: Duration = Duration::from_millis(400);
+/// Longer than anybody waits: what comes back sooner was given back.
+const LEASE: Duration = Duration::from_secs(60);
+/// Of Redis, on a way there and back that takes longer.
+const TIMEOUT: Duration = Duration::from_millis(200);
 const BUDGET: u64 = 100_000;
 /// For an ask, and of it: 2 and 3 tokens.
 const USED: Used = Used { input: 2, cached: 0, output: 3 };
@@ -63,15 +68,10 @@ struct Gateway {
 
 impl Gateway {
     fn at(redis: SocketAddr, ledger: &Written) -> Self {
-        let slices = SliceOptions {
-            hot_per_second: 0,
-            valid: Duration::from_millis(500),
-            lease: Duration::from_secs(5),
-            parts: 4,
-        };
+        let slices = SliceOptions { hot_per_second: 0, valid: Duration::from_millis(500), lease: LEASE, parts: 4 };
         let options = RedisOptions {
             prefix: "uncounted".to_owned(),
-            timeout: Duration::from_millis(200),
+            timeout: TIMEOUT,
             ledger_wait: PATIENCE,
             settling: SETTLING,
             slices,
@@ -143,7 +143,7 @@ fn ask(outage: Outage) -> Ask {
         of_tenant: Rates { budget_day: Some(BUDGET), ..Rates::default() },
         of_key: Rates::default(),
         price: Price { input: 1_000_000, cached_input: 1_000_000, output: 2_000_000 },
-        lease: Duration::from_secs(30),
+        lease: LEASE,
         outage,
     }
 }
@@ -186,4 +186,33 @@ async fn what_an_open_plan_has_spent_while_redis_hung_is_counted() {
     }
     server.resume();
     gateway.agrees().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_charged_for_a_request_whose_answer_was_lost_goes_back() {
+    let server = RedisServer::start();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, server.port()));
+    let link = Link::to(address).await;
+    let ledger = Written::default();
+    let (near, far) = (Gateway::at(address, &ledger), Gateway::at(link.address(), &ledger));
+    // Both know Redis; then what is asked arrives, and the answer comes too late.
+    near.serves(Outage::Closed).await;
+    far.serves(Outage::Closed).await;
+    let of_tenant = Rates { concurrent_requests: Some(1), ..Rates::default() };
+    let only = Ask { of_tenant, ..ask(Outage::Closed) };
+    let has_room = async |wanted: bool| {
+        let end = Instant::now() + PATIENCE;
+        while near.limits.explain(&only).await.expect("Redis answers").admitted() != wanted {
+            assert!(Instant::now() < end, "room for another one: {}", !wanted);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    link.set(Traffic::Late(TIMEOUT * 3 / 4));
+    let unheard = far.limits.reserve(&only).await;
+    assert!(matches!(unheard, Err(Denied::Unavailable(LimitsUnavailable::Silent(_)))), "{unheard:?}");
+    has_room(false).await;
+    // As whoever has asked gives up.
+    let _ = far.limits.settle(&only, Used::default()).await;
+    link.set(Traffic::Flows);
+    has_room(true).await;
 }
