@@ -50,10 +50,19 @@ pub fn linear(cpu: &Cpu, x: &Input<'_>, w: &Matrix, y: &mut [f32]) {
 
 /// As [`linear`] for several matrices of the same input, in one region.
 pub fn linears(cpu: &Cpu, x: &Input<'_>, products: &mut [(&Matrix, &mut [f32])]) {
+    run_all(cpu, x, products, None);
+}
+
+/// As [`linear`], added to what `y` holds: `y[r][o] += Σ x[r][i] · w[o][i]`, the sum first.
+pub fn linear_add(cpu: &Cpu, x: &Input<'_>, w: &Matrix, y: &mut [f32]) {
+    run_all(cpu, x, &mut [(w, y)], Some(1.0));
+}
+
+fn run_all(cpu: &Cpu, x: &Input<'_>, products: &mut [(&Matrix, &mut [f32])], add: Option<f32>) {
     if x.rows() == 0 || products.is_empty() {
         return;
     }
-    let plans: Vec<Plan<'_>> = products.iter_mut().map(|(w, y)| Plan::new(cpu, x, w, y)).collect();
+    let plans: Vec<Plan<'_>> = products.iter_mut().map(|(w, y)| Plan::new(cpu, x, w, y, add)).collect();
     cpu.each(plans.iter().map(Plan::tasks).sum(), |mut task| {
         for plan in &plans {
             if task < plan.tasks() {
@@ -90,13 +99,14 @@ pub(crate) unsafe fn run(isa: Isa, job: &Job<'_>) {
 struct Plan<'a> {
     w: &'a Matrix,
     y: Split<'a, f32>,
+    add: Option<f32>,
     rows: usize,
     task_panels: usize,
     task_rows: usize,
 }
 
 impl<'a> Plan<'a> {
-    fn new(cpu: &Cpu, x: &Input<'_>, w: &'a Matrix, y: &'a mut [f32]) -> Plan<'a> {
+    fn new(cpu: &Cpu, x: &Input<'_>, w: &'a Matrix, y: &'a mut [f32], add: Option<f32>) -> Plan<'a> {
         let rows = x.rows();
         assert_eq!(x.width(), w.inputs(), "inputs of the matrix");
         assert_eq!(y.len(), rows * w.outputs(), "y is [rows, outputs]");
@@ -111,7 +121,7 @@ impl<'a> Plan<'a> {
         let task_panels = panels.div_ceil(tasks).max(worth).next_multiple_of(step);
         let row_tasks = tasks.div_ceil(panels.div_ceil(task_panels));
         let task_rows = if cpu.threads() == 1 { rows } else { rows.div_ceil(row_tasks).next_multiple_of(TASK_ROWS) };
-        Plan { w, y: Split::new(y), rows, task_panels, task_rows }
+        Plan { w, y: Split::new(y), add, rows, task_panels, task_rows }
     }
 
     fn tasks(&self) -> usize {
@@ -123,7 +133,7 @@ impl<'a> Plan<'a> {
         let rows = part(self.rows, self.task_rows, task % row_tasks);
         let panels = part(self.w.layout().panels, self.task_panels, task / row_tasks);
         let outputs = self.w.outputs();
-        let target = Target { y: &self.y, first: 0, stride: outputs, width: outputs, rows: None, add: None };
+        let target = Target { y: &self.y, first: 0, stride: outputs, width: outputs, rows: None, add: self.add };
         // SAFETY: the input has these rows and the matrix' depth; tasks do not overlap; the isa is that of a `Cpu`, for
         // which the input was prepared.
         unsafe { run(isa, &Job::new(x.form(isa, self.w.storage()), None, self.w, rows, panels, target)) }

@@ -96,5 +96,23 @@ pub fn grouped_loras(cpu: &Cpu, x: &Input<'_>, sites: &mut [LoraSite<'_>]) {
     plan.expand(cpu, &hidden);
 }
 
+/// As [`grouped_loras`] of changes in f32, and gives `h = A x` of each group, `[rows of the group, rank]`: the groups of
+/// the first site in order, those of the second one, and so on.
+///
+/// # Panics
+/// As [`grouped_loras`]; also if a change is not in f32 or a group has no rows.
+pub fn grouped_loras_with_hidden(cpu: &Cpu, x: &Input<'_>, sites: &mut [LoraSite<'_>]) -> Vec<Vec<f32>> {
+    let groups = sites.iter().flat_map(|site| site.groups);
+    for group in groups {
+        assert!(!group.rows.is_empty(), "a group has rows");
+        assert_eq!(group.lora.b.storage(), Storage::F32, "only changes in f32 keep what B reads");
+    }
+    let Some(plan) = Plan::new(cpu.isa(), x, sites) else { return Vec::new() };
+    let partial = plan.shrink(cpu, x);
+    let hidden = plan.hidden(cpu.isa(), &partial);
+    plan.expand(cpu, &hidden);
+    plan.hidden_f32(&hidden)
+}
+
 #[cfg(test)]
 mod tests;

@@ -183,6 +183,19 @@ impl Matrix {
         pack::read_row(self.storage(), values, scales, lane, out);
     }
 
+    /// The transposed matrix `[inputs, outputs]` in f32, of the values that [`Matrix::read_row`] gives: with it, the
+    /// gradient of a layer's input is a product like any other.
+    pub fn transposed(&self, cpu: &Cpu) -> Matrix {
+        let (outputs, inputs) = (self.outputs(), self.inputs());
+        let mut rows = vec![0.0; outputs * inputs];
+        cpu.each_chunk(&mut rows, inputs, |i, row| self.read_row(i, row));
+        Matrix::from_rows(cpu, inputs, outputs, Storage::F32, |i, row| {
+            for (value, column) in row.iter_mut().zip(rows[i..].iter().step_by(inputs)) {
+                *value = *column;
+            }
+        })
+    }
+
     pub(crate) fn layout(&self) -> &Layout {
         &self.layout
     }

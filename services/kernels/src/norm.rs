@@ -35,8 +35,8 @@ pub fn add_rms_norm(cpu: &Cpu, hidden: &mut [f32], change: &[f32], weight: &[f32
     });
 }
 
-/// Whole rows of one task.
-fn chunk(width: usize) -> usize {
+/// Elements of one task, whole rows.
+pub fn chunk(width: usize) -> usize {
     (TASK_ELEMENTS / width).max(1) * width
 }
 
@@ -78,8 +78,9 @@ vectorized! {
     }
 }
 
+/// `1 / √(mean(x²) + eps)`
 #[inline(always)]
-fn inverse_rms(x: &[f32], eps: f32) -> f32 {
+pub fn inverse_rms(x: &[f32], eps: f32) -> f32 {
     1.0 / (sum_by_lane(x, |v| v * v) / x.len() as f32 + eps).sqrt()
 }
 

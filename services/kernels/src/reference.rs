@@ -66,3 +66,20 @@ pub fn to_int8(values: &[f32], width: usize) -> Vec<f32> {
     };
     values.chunks(width).flat_map(|row| row.chunks(64).flat_map(group)).collect()
 }
+
+/// The gradient of `f` at `x` by central differences in f64.
+pub fn differences(x: &[f32], f: impl Fn(&[f64]) -> f64) -> Vec<f64> {
+    const STEP: f64 = 1e-5;
+    let mut at: Vec<f64> = x.iter().map(|value| f64::from(*value)).collect();
+    (0..x.len())
+        .map(|i| {
+            let here = at[i];
+            at[i] = here + STEP;
+            let above = f(&at);
+            at[i] = here - STEP;
+            let below = f(&at);
+            at[i] = here;
+            (above - below) / (2.0 * STEP)
+        })
+        .collect()
+}

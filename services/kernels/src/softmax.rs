@@ -21,25 +21,32 @@ pub fn exp_weights(row: &[f32], max: f32, temperature: f32, out: &mut Vec<f64>) 
 
 vectorized! {
     fn log_sum_exp_with(row: &[f32]) -> f64 {
-        let (groups, rest) = row.as_chunks::<LANES>();
-        let mut maxima = [f32::NEG_INFINITY; LANES];
-        for group in groups {
-            for i in 0..LANES {
-                maxima[i] = if group[i] > maxima[i] { group[i] } else { maxima[i] };
-            }
-        }
-        let max = rest.iter().chain(&maxima).copied().fold(f32::NEG_INFINITY, f32::max);
-        let mut lanes = [0.0f64; LANES];
-        for group in groups {
-            for i in 0..LANES {
-                lanes[i] += f64::from(exp(group[i] - max));
-            }
-        }
-        for (lane, value) in lanes.iter_mut().zip(rest) {
-            *lane += f64::from(exp(*value - max));
-        }
-        f64::from(max) + lanes.iter().sum::<f64>().ln()
+        let (max, sum) = max_and_sum(row);
+        f64::from(max) + sum.ln()
     }
+}
+
+/// The largest value, and the sum of `exp(value − max)`.
+#[inline(always)]
+pub fn max_and_sum(row: &[f32]) -> (f32, f64) {
+    let (groups, rest) = row.as_chunks::<LANES>();
+    let mut maxima = [f32::NEG_INFINITY; LANES];
+    for group in groups {
+        for i in 0..LANES {
+            maxima[i] = if group[i] > maxima[i] { group[i] } else { maxima[i] };
+        }
+    }
+    let max = rest.iter().chain(&maxima).copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut lanes = [0.0f64; LANES];
+    for group in groups {
+        for i in 0..LANES {
+            lanes[i] += f64::from(exp(group[i] - max));
+        }
+    }
+    for (lane, value) in lanes.iter_mut().zip(rest) {
+        *lane += f64::from(exp(*value - max));
+    }
+    (max, lanes.iter().sum())
 }
 
 vectorized! {

@@ -215,3 +215,18 @@ fn an_input_of_another_width_is_refused() {
     let w = Matrix::from_values(&cpu, 2, 3, Storage::F32, &[1.0; 6]);
     linear(&cpu, &Input::new(&cpu, &[0.0; 4], 4, Forms::F32), &w, &mut [0.0; 2]);
 }
+
+/// One rounding more than the product: that of the addition.
+#[test]
+fn a_product_is_added_to_what_is_there() {
+    for cpu in cpus(3) {
+        for (rows, inputs, outputs) in SHAPES {
+            let (x, before) = (values(rows * inputs, 1), values(rows * outputs, 3));
+            let w = Matrix::from_values(&cpu, outputs, inputs, Storage::F32, &values(outputs * inputs, 2));
+            let mut y = before.clone();
+            linear_add(&cpu, &Input::new(&cpu, &x, inputs, Forms::F32), &w, &mut y);
+            let want: Vec<f32> = before.iter().zip(multiply(&cpu, &x, &w)).map(|(before, sum)| before + sum).collect();
+            assert_same_bits(&y, &want);
+        }
+    }
+}

@@ -111,6 +111,16 @@ impl<'a> Plan<'a> {
         });
     }
 
+    /// Rows of `h` of each item, where every B is in f32.
+    pub fn hidden_f32(&self, hidden: &Hidden) -> Vec<Vec<f32>> {
+        let bytes = as_bytes(&hidden.lines);
+        let values = |item: &Item<'_>| {
+            let words = bytes[item.hidden.clone()].as_chunks::<4>().0;
+            words.iter().map(|word| f32::from_ne_bytes(*word)).collect()
+        };
+        self.items.iter().map(values).collect()
+    }
+
     fn last(&self) -> &Item<'a> {
         self.items.last().expect("a plan has items")
     }

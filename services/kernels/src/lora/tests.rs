@@ -227,3 +227,30 @@ fn a_row_in_two_groups_is_refused() {
     let input = Input::new(&cpu, &[1.0; 3], 1, Forms::F32);
     grouped_loras(&cpu, &input, &mut [LoraSite { groups: &groups, outputs: 1, y: &mut [0.0; 3] }]);
 }
+
+#[test]
+fn what_b_reads_is_given_and_changes_nothing_else() {
+    let x = values(ROWS * INPUTS, 1);
+    let rows = [vec![0, 1, 2], vec![7], (10..41).collect()];
+    for cpu in cpus(2) {
+        let adapters: Vec<Lora> = [8, 3, 17]
+            .map(|rank| {
+                let (a, b) = (values(rank * INPUTS, 5), values(OUTPUTS[0] * rank, 6));
+                Lora::from_values(&cpu, rank, Storage::F32, &a, &b, SCALE)
+            })
+            .into();
+        let groups: Vec<LoraGroup<'_>> =
+            adapters.iter().zip(&rows).map(|(lora, rows)| LoraGroup { rows, lora }).collect();
+        let input = Input::new(&cpu, &x, INPUTS, Forms::F32);
+        let before = values(ROWS * OUTPUTS[0], 4);
+        let (mut y, mut plain) = (before.clone(), before);
+        let site = |y| LoraSite { groups: &groups, outputs: OUTPUTS[0], y };
+        let hidden = grouped_loras_with_hidden(&cpu, &input, &mut [site(&mut y)]);
+        grouped_loras(&cpu, &input, &mut [site(&mut plain)]);
+        assert_same_bits(&y, &plain);
+        for ((lora, rows), hidden) in adapters.iter().zip(&rows).zip(&hidden) {
+            let own: Vec<f32> = rows.iter().flat_map(|r| &x[r * INPUTS..][..INPUTS]).copied().collect();
+            assert_close(hidden, &product(&own, &rows_of(lora.a()), INPUTS), 1e-3);
+        }
+    }
+}

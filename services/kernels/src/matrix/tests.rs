@@ -153,3 +153,24 @@ fn int8_cuts_nothing_off_at_the_ends_of_its_range() {
 fn a_row_behind_the_last_one_is_not_read_from_the_padding() {
     Matrix::from_values(&Cpu::serial(), 3, 2, Storage::F32, &[0.0; 6]).read_row(3, &mut [0.0; 2]);
 }
+
+#[test]
+fn a_transposed_matrix_has_the_values_that_rows_have() {
+    let cpu = Cpu::serial();
+    for storage in [Storage::F32, Storage::Bf16, Storage::Int8] {
+        for (outputs, inputs) in [(1, 1), (17, 33), (40, 70)] {
+            let w = Matrix::from_values(&cpu, outputs, inputs, storage, &values(outputs * inputs, 1));
+            let transposed = w.transposed(&cpu);
+            assert_eq!((transposed.outputs(), transposed.inputs()), (inputs, outputs));
+            assert_eq!(transposed.storage(), Storage::F32);
+            let (mut row, mut column) = (vec![0.0; inputs], vec![0.0; outputs]);
+            for i in 0..inputs {
+                transposed.read_row(i, &mut column);
+                for (o, value) in column.iter().enumerate() {
+                    w.read_row(o, &mut row);
+                    assert_eq!(row[i].to_bits(), value.to_bits());
+                }
+            }
+        }
+    }
+}
