@@ -23,6 +23,7 @@ mod lora;
 pub mod model;
 mod packed_adapter;
 mod packed_base;
+mod philox;
 mod prefix_cache;
 mod probe;
 mod progress;

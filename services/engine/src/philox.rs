@@ -5,7 +5,7 @@ const MULTIPLIER: u64 = 0xd2b7_4407_b1ce_6e93;
 const WEYL: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// A number in 0..1 (53 bits) for this seed and position.
-pub(super) fn uniform(seed: u64, position: u64) -> f64 {
+pub(crate) fn uniform(seed: u64, position: u64) -> f64 {
     (philox([position, 0], seed)[0] >> 11) as f64 / (1u64 << 53) as f64
 }
 

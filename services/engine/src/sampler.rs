@@ -2,7 +2,6 @@
 //! nor a preemption changes it. Nothing here knows text or stop conditions.
 
 mod mask;
-mod philox;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -10,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use domain::Sampling;
 use kernels::{all_finite, argmax, exp_weights, log_sum_exp, top_k};
 
+use crate::philox;
 pub use mask::TokenMask;
 
 /// Chooses the tokens of one sequence.
