@@ -8,7 +8,7 @@ use std::{
 
 const FLOORS: [&[&str]; 5] = [
     &["domain", "proto"],
-    &["store", "chassis", "adapters", "kernels"],
+    &["store", "chassis", "adapters", "datasets", "kernels"],
     &["engine"],
     &["gateway", "worker"],
     &["banyan"],
@@ -44,6 +44,14 @@ fn the_gateway_links_no_tensors() {
     }
     for name in &reached {
         assert!(!dependencies(name).iter().any(|name| name.starts_with("candle")), "{name} links candle");
+    }
+}
+
+#[test]
+fn datasets_link_no_tensors_and_no_tokenizer() {
+    let reached = reachable("datasets");
+    for forbidden in ["engine", "kernels", "adapters", "tokenizers", "minijinja", "candle-core"] {
+        assert!(!reached.contains(forbidden), "datasets reach {forbidden}");
     }
 }
 
@@ -92,7 +100,7 @@ fn the_environment_is_read_in_one_file() {
 
 #[test]
 fn wire_types_stop_at_the_edges() {
-    for name in ["domain", "store", "adapters", "kernels", "engine", "chassis"] {
+    for name in ["domain", "store", "adapters", "datasets", "kernels", "engine", "chassis"] {
         let found = dependencies(name);
         assert!(!found.contains("proto") && !found.contains("prost"), "{name} knows wire types");
     }
