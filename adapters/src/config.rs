@@ -80,6 +80,30 @@ pub struct Reading {
     pub notes: Vec<Note>,
 }
 
+/// What PEFT assumes where a config says nothing.
+impl Default for LoraConfig {
+    fn default() -> LoraConfig {
+        LoraConfig {
+            base_model: None,
+            peft_version: None,
+            rank: 8,
+            alpha: 8.0,
+            rslora: false,
+            dora: false,
+            lora_bias: false,
+            bias: Bias::None,
+            target_modules: TargetModules::Default,
+            exclude_modules: None,
+            modules_to_save: BTreeSet::new(),
+            layers: None,
+            layers_pattern: Vec::new(),
+            rank_pattern: Vec::new(),
+            alpha_pattern: Vec::new(),
+            ensure_weight_tying: false,
+        }
+    }
+}
+
 impl LoraConfig {
     /// Reads the bytes of `adapter_config.json`.
     pub fn read(bytes: &[u8], limits: &Limits) -> Reading {

@@ -3,12 +3,14 @@
 //! not overflow, and data ranges that tile the file without overlap or hole. It does not judge names or values.
 
 mod header;
+mod write;
 
 use std::ops::Range;
 
 use bytes::Bytes;
 
 pub use header::{Header, TensorEntry};
+pub use write::{NewTensor, write};
 
 use crate::dtype::Dtype;
 use crate::limits::Limits;

@@ -10,6 +10,7 @@ pub mod config;
 pub mod container;
 mod digest;
 pub mod dtype;
+pub mod export;
 pub mod files;
 mod json;
 mod keys;
@@ -32,4 +33,4 @@ pub use plan::{BiasReplacement, ModulePlan, Note, NoteCode, Plan, PrivateModule,
 pub use receipt::Receipt;
 pub use refusal::{Code, Refusal};
 pub use registry::{Registry, RegistryError, VersionFiles};
-pub use resolve::{Resolved, judge, resolve};
+pub use resolve::{ModuleOutline, Resolved, judge, outline, resolve};

@@ -6,6 +6,7 @@ mod base_name;
 mod change;
 pub(crate) mod findings;
 mod low_rank;
+mod outline;
 mod sites;
 mod targeting;
 mod values;
@@ -24,6 +25,7 @@ use crate::refusal::Refusal;
 
 use change::Values;
 use findings::Findings;
+pub use outline::{ModuleOutline, outline};
 use whole::Whole;
 
 /// What [`resolve`] gives: the plan, and what was measured on the way. It is used as the plan.

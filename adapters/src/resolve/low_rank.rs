@@ -71,7 +71,7 @@ pub(super) fn plan(
                 "PEFT has no `lora_bias` on embeddings: correct the field or drop this target.",
             );
         }
-        let scale = if config.rslora { alpha / (rank as f64).sqrt() } else { alpha / rank as f64 };
+        let scale = scale(config, alpha, rank);
         plans.extend(site.slices.iter().map(|slice| {
             let rows = |name: &str| TensorRef { name: name.to_owned(), rows: slice.rows.clone() };
             ModulePlan {
@@ -89,6 +89,11 @@ pub(super) fn plan(
     }
     plans.sort_by(|left, right| left.module.cmp(&right.module));
     plans
+}
+
+/// What a change is multiplied by.
+pub(super) fn scale(config: &LoraConfig, alpha: f64, rank: usize) -> f64 {
+    if config.rslora { alpha / (rank as f64).sqrt() } else { alpha / rank as f64 }
 }
 
 /// Judges what holds whatever the config says: pairs and sizes.
