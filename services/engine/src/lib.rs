@@ -4,6 +4,9 @@
 //! and reads an [`EventStream`]. A step is: take what arrived · drop what was cancelled · admit · pick rows ·
 //! [`model::Model::forward`] · sample · send. The engine has no clock, no network and no async runtime, and its tokens do not
 //! depend on who else is in the batch.
+//!
+//! [`train`] makes adapters with the same model and the same kernels; it is driven by its caller and shares no thread
+//! with the engine.
 
 mod adapter_cache;
 mod answer;
@@ -37,6 +40,7 @@ mod share;
 mod speculation;
 mod status;
 pub mod text;
+pub mod train;
 
 pub use beginning::Beginning;
 pub use config::{EngineConfig, FairnessConfig, GrammarConfig};

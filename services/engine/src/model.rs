@@ -6,6 +6,7 @@ mod error;
 mod forward;
 mod groups;
 mod options;
+mod positions;
 mod random;
 mod rope;
 mod scratch;
@@ -18,7 +19,7 @@ pub use error::LoadError;
 pub use kernels::{CpuConfig, Isa};
 pub use options::{Dtype, KvDtype, ModelOptions};
 pub(crate) use scratch::Scratch;
-pub(crate) use weights::{Slot, TensorSource, Weights};
+pub(crate) use weights::{Layer, Slot, TensorSource, Weights};
 
 use std::ops::Range;
 use std::path::Path;

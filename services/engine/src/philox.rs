@@ -6,7 +6,12 @@ const WEYL: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// A number in 0..1 (53 bits) for this seed and position.
 pub(crate) fn uniform(seed: u64, position: u64) -> f64 {
-    (philox([position, 0], seed)[0] >> 11) as f64 / (1u64 << 53) as f64
+    uniform_of(seed, 0, position)
+}
+
+/// As [`uniform`], of one of many streams.
+pub(crate) fn uniform_of(seed: u64, stream: u64, position: u64) -> f64 {
+    (philox([position, stream], seed)[0] >> 11) as f64 / (1u64 << 53) as f64
 }
 
 fn philox(counter: [u64; 2], mut key: u64) -> [u64; 2] {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use kernels::{AttentionShape, AttentionSlice, BlockId, Cpu, Forms, Input, LoraGroup, LoraSite, Matrix, RotaryTable};
+use kernels::{AttentionSlice, BlockId, Cpu, Forms, Input, LoraGroup, LoraSite, Matrix, RotaryTable};
 
 use super::groups::{Group, Groups};
 use super::scratch::Scratch;
@@ -79,7 +79,7 @@ impl<'a> Step<'a> {
     /// `hidden += attention(norm(hidden))`, and leaves the norm of that in `normed` for the block that follows.
     fn attention(&self, index: usize, layer: &Layer, kv: &mut KvCache, scratch: &mut Scratch) {
         let config = &self.model.config;
-        let (eps, attention) = (config.rms_norm_eps, config.attention[index]);
+        let eps = config.rms_norm_eps;
         let (rows, dim) = (self.rows, config.head_dim);
         let hidden = scratch.hidden.of(rows * config.hidden_size);
         let normed = scratch.normed.of(hidden.len());
@@ -93,19 +93,13 @@ impl<'a> Step<'a> {
             kernels::rms_norm_in_place(self.cpu, q, q_norm, eps);
             kernels::rms_norm_in_place(self.cpu, k, k_norm, eps);
         }
-        let rotary = &self.rotary[attention.rope];
+        let rotary = &self.rotary[config.attention[index].rope];
         kernels::rotate(self.cpu, q, config.heads, rotary);
         kernels::rotate(self.cpu, k, config.kv_heads, rotary);
         let cache = &mut kv.layers[index];
         cache.write_rows(self.cpu, k, v, &self.places);
 
-        let shape = AttentionShape {
-            heads: config.heads,
-            kv_heads: config.kv_heads,
-            head_dim: dim,
-            scale: (1.0 / (dim as f64).sqrt()) as f32,
-            window: attention.window,
-        };
+        let shape = config.attention_shape(index);
         let mixed = scratch.mixed.of(q.len());
         kernels::paged_attention(self.cpu, &shape, q, cache, &self.slices, mixed);
         let x = x.refill(self.cpu, mixed, config.heads * dim, self.forms);
@@ -295,19 +289,10 @@ fn wanted_rows(sequence: &SequenceSlice<'_>) -> Range<usize> {
 fn rotary(model: &Model, batch: &Batch<'_>) -> Vec<RotaryTable> {
     let mut in_order: Vec<&SequenceSlice<'_>> = batch.sequences.iter().collect();
     in_order.sort_unstable_by_key(|sequence| sequence.rows.start);
-    let table = |rope: &super::rope::Rope| {
-        let (plain, factor) = rope.frequencies(0);
-        let mut table = RotaryTable::new(&model.cpu, &plain, factor, std::iter::empty());
-        for sequence in &in_order {
-            let positions = sequence.past..sequence.past + sequence.rows.len();
-            match rope.key(sequence.rope_length) {
-                0 => table.extend(&model.cpu, &plain, factor, positions),
-                length => table.extend(&model.cpu, &rope.frequencies(length).0, factor, positions),
-            }
-        }
-        table
-    };
-    model.config.ropes.iter().map(table).collect()
+    let positions =
+        |sequence: &&SequenceSlice<'_>| (sequence.past..sequence.past + sequence.rows.len(), sequence.rope_length);
+    let positions: Vec<_> = in_order.iter().map(positions).collect();
+    model.config.rotary(&model.cpu, &positions)
 }
 
 /// Faults of the caller, before anything is written.
