@@ -39,7 +39,7 @@ use uuid::Uuid;
 
 use crate::{
     config::{LedgerConfig, ms},
-    limits::RateLimits,
+    limits::{Posts, RateLimits},
     workers::Workers,
 };
 use appender::Appender;
@@ -182,6 +182,11 @@ impl Ledger {
         segment::frame(record, &mut frame);
         let mut appender = self.appender.try_lock().ok()?;
         if appender.fits(&frame) { appender.append(&frame).ok() } else { None }
+    }
+
+    /// Says when what was written is in PostgreSQL.
+    pub fn posts(&self) -> Arc<dyn Posts> {
+        Arc::clone(&self.state) as _
     }
 
     pub fn status(&self) -> LogStatus {

@@ -50,13 +50,15 @@ mod slices_test;
 #[cfg(test)]
 mod uncounted_test;
 
+use std::sync::Arc;
+
 use futures::{FutureExt as _, future::BoxFuture};
 use uuid::Uuid;
 
 pub(crate) use admission::unavailable;
 pub use admission::{Admission, Lease, Reservation};
 pub use ask::{Ask, Extended, Granted, Rates, Used};
-pub use budgets::{BudgetSource, ByProcess, NothingSpent, Period, Spent};
+pub use budgets::{BudgetSource, ByProcess, NothingSpent, Period, Posts, Spent};
 pub use compared::BudgetsCompared;
 pub use explain::{Explained, Standing};
 pub use in_process::InProcessLimits;
@@ -114,6 +116,10 @@ pub trait RateLimits: Send + Sync + 'static {
         futures::future::ready(Ok(None)).boxed()
     }
 
+    /// What this process lets through reaches the ledger through this log, which is told of it first. Said once, before
+    /// anything is reserved.
+    fn posts_through(&self, _log: Arc<dyn Posts>) {}
+
     /// Gives back what was borrowed ahead, before the process ends.
     fn close(&self) -> BoxFuture<'_, ()> {
         futures::future::ready(()).boxed()
@@ -130,6 +136,9 @@ pub trait Lends: RateLimits {
 
     /// The request was asked for in vain and is counted by somebody else now: what may have been charged for it goes back.
     fn goes_on_elsewhere(&self, ask: &Ask);
+
+    /// The request has ended with so much; it is settled now or later.
+    fn has_ended(&self, ask: &Ask, used: Used);
 
     /// A request that was counted by somebody else has ended.
     fn ended_elsewhere(&self, ask: &Ask);

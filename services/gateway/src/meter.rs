@@ -104,9 +104,9 @@ impl Meter {
 
     fn end(&mut self, outcome: Outcome) {
         let Some((reservation, open)) = self.held.take() else { return };
-        drop(reservation);
-        // Nobody waits for it: whoever would is gone or has been told.
+        // Nobody waits for it: whoever would is gone or has been told. The log has it before the limits hear of it.
         drop(open.end(if self.reached_worker { End::Posted(Box::new(self.record_as(outcome))) } else { End::Voided }));
+        drop(reservation);
     }
 
     fn record_as(&self, outcome: Outcome) -> UsageRecord {

@@ -108,6 +108,7 @@ impl Gateway {
         let (admission, errands) = Admission::start(Arc::clone(&limits), config.limits.errands_max, rest.clone());
         let (ledger, writing) =
             Ledger::start(store.clone(), workers.clone(), Arc::clone(&limits), &config.ledger, rest.clone())?;
+        limits.posts_through(ledger.posts());
         let (prices, pricing) = Prices::start(store.clone(), &config.prices, rest.clone());
         let sweep_interval = ms(config.uploads.sweep_interval_ms);
         let (sweeper, sweeping) = Sweeper::start(store.clone(), registry.clone(), sweep_interval, rest.clone());

@@ -5,9 +5,11 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
+use futures::{FutureExt as _, future::BoxFuture};
 use tokio::sync::watch;
 
 use super::segment;
+use crate::limits::Posts;
 
 /// Bytes kept free for each running request: its beginning and its end.
 const ROOM: u64 = 2 * segment::FRAMED_BYTES_MAX;
@@ -123,6 +125,18 @@ impl State {
     /// Whether everything that is written is in PostgreSQL.
     pub fn is_shipped(&self) -> bool {
         *self.shipped.borrow() >= *self.written.borrow()
+    }
+}
+
+impl Posts for State {
+    fn posted(&self) -> BoxFuture<'_, ()> {
+        let until = *self.written.borrow();
+        let mut shipped = self.shipped.subscribe();
+        async move {
+            // Whoever ships lives as long as this.
+            let _ = shipped.wait_for(|shipped| *shipped >= until).await;
+        }
+        .boxed()
     }
 }
 

@@ -25,6 +25,12 @@ pub trait BudgetSource: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<ByProcess, LimitsUnavailable>>;
 }
 
+/// The way into what a [`BudgetSource`] reads.
+pub trait Posts: Send + Sync + 'static {
+    /// Ends when everything that was told until now is there.
+    fn posted(&self) -> BoxFuture<'_, ()>;
+}
+
 /// A day of UTC and its month.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Period {

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::{
     Ask, BudgetSource, BudgetsCompared, Denied, Due, Explained, Extended, Granted, InProcessLimits, Left, Lends,
-    LimitsUnavailable, RateLimits, Used, breaker::Breaker,
+    LimitsUnavailable, Posts, RateLimits, Used, breaker::Breaker,
 };
 
 /// Shared limits, and what stands in for them.
@@ -121,6 +121,8 @@ impl<S: Lends> RateLimits for OutageLimits<S> {
                 self.shared.ended_elsewhere(ask);
                 return Ok(true);
             }
+            // Whether they are asked now or not: it does not run any more.
+            self.shared.has_ended(ask, used);
             self.ask(self.shared.settle(ask, used)).await
         }
         .boxed()
@@ -160,6 +162,10 @@ impl<S: Lends> RateLimits for OutageLimits<S> {
 
     fn compare_budgets(&self) -> BoxFuture<'_, Result<Option<BudgetsCompared>, LimitsUnavailable>> {
         self.shared.compare_budgets()
+    }
+
+    fn posts_through(&self, log: Arc<dyn Posts>) {
+        self.shared.posts_through(log);
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -11,9 +11,10 @@
 //! earliest `settling` after the loss, when everybody has adopted and the ledger has what ended before, and without the
 //! requests that were adopted, so that each one is counted once. Windows and concurrency begin anew, with what is adopted.
 //!
-//! A gateway that hears of it later than half of `settling` may have had requests that ended in between, on slices or with
-//! an end that was not told, and others may have read the ledger without them. So may one whose `open` plans lived on its
-//! own memory. It begins another generation, as if Redis had forgotten once more: then the ledger is read again.
+//! A gateway that has heard of it too late to have everything in the ledger within `settling` may have let requests through
+//! that others have not found there. So may one whose `open` plans lived on its own memory. It begins another generation, as
+//! if Redis had forgotten once more: then the ledger is read again. Of two generations one is the later, and money that is
+//! counted in the later one is never begun anew by a call that knows the earlier one only.
 //!
 //! # When a gateway dies
 //!
@@ -37,7 +38,10 @@ mod slices;
 mod watch;
 mod wire;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use redis::{
     Client, Script,
@@ -46,7 +50,7 @@ use redis::{
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
-use super::{BudgetSource, LimitsUnavailable, budgets::Ledger};
+use super::{BudgetSource, LimitsUnavailable, Posts, budgets::Ledger};
 use generation::Generations;
 pub use lender::SliceOptions;
 use live::Live;
@@ -101,6 +105,8 @@ struct Shared {
     options: RedisOptions,
     ledger: Ledger,
     generations: Generations,
+    /// What this process lets through reaches the ledger through it; without one it is there at once.
+    log: OnceLock<Arc<dyn Posts>>,
     live: Live,
     slices: Slices,
 }
@@ -126,6 +132,7 @@ impl RedisLimits {
             script: Script::new(&format!("{clock}{BODY}")),
             ledger: Ledger::new(source, options.ledger_wait),
             generations: Generations::new(&options.prefix, options.settling),
+            log: OnceLock::new(),
             live: Live::default(),
             slices: Slices::default(),
             options,

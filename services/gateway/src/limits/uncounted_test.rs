@@ -174,6 +174,33 @@ async fn what_a_gateway_gave_away_while_another_one_read_the_ledger_is_counted()
     near.agrees().await;
 }
 
+/// Whoever has waited to read the ledger for one generation must not begin it again when there is a later one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_charged_after_one_loss_is_not_forgotten_by_whoever_heard_of_the_one_before() {
+    let server = RedisServer::start();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, server.port()));
+    let ledger = Written::default();
+    let (near, far) = (Gateway::at(address, &ledger), Gateway::at(address, &ledger));
+    near.serves(Outage::Closed).await;
+    for _ in 0..3 {
+        let running = ask(Outage::Closed);
+        far.limits.reserve(&running).await.expect("there is room");
+        ledger.write(&running, far.limits.process(), running.cost_at_most(3));
+        server.flush();
+        let waits = near.serves(Outage::Closed);
+        // In the middle of the time for which nobody asks the ledger.
+        let again = async {
+            tokio::time::sleep(SETTLING * 3 / 4).await;
+            server.flush();
+        };
+        futures::join!(waits, again);
+        ledger.write(&running, far.limits.process(), running.cost(USED));
+        far.limits.settle(&running, USED).await.expect("Redis answers");
+        near.serves(Outage::Closed).await;
+        near.agrees().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_an_open_plan_has_spent_while_redis_hung_is_counted() {
     let server = RedisServer::start();
@@ -215,4 +242,29 @@ async fn what_was_charged_for_a_request_whose_answer_was_lost_goes_back() {
     let _ = far.limits.settle(&only, Used::default()).await;
     link.set(Traffic::Flows);
     has_room(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_ended_while_nobody_asked_redis_any_more_is_told_when_it_is_back() {
+    let server = RedisServer::start();
+    let ledger = Written::default();
+    let gateway = Gateway::at((Ipv4Addr::LOCALHOST, server.port()).into(), &ledger);
+    let of_tenant = Rates { concurrent_requests: Some(1), ..Rates::default() };
+    let only = Ask { of_tenant, ..ask(Outage::Closed) };
+    gateway.limits.reserve(&only).await.expect("there is room");
+    server.pause();
+    let end = Instant::now() + PATIENCE;
+    // Until it is known not to answer: then it is not asked.
+    let silent = || Ask { id: RequestId::new(Uuid::now_v7()), ..only.clone() };
+    while !matches!(gateway.limits.reserve(&silent()).await,
+        Err(Denied::Unavailable(LimitsUnavailable::Silent(why))) if why.contains("for a while"))
+    {
+        assert!(Instant::now() < end, "it is asked again and again");
+    }
+    assert!(gateway.limits.settle(&only, USED).await.is_err());
+    server.resume();
+    while !gateway.limits.explain(&only).await.is_ok_and(|told| told.admitted()) {
+        assert!(Instant::now() < end, "its place never comes back");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }

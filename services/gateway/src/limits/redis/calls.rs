@@ -35,7 +35,10 @@ impl Shared {
             let period = Period { day: number(day)?, month: number(month)? };
             let spent = self.ledger.spent(ask, period, [scopes & 1 != 0, scopes & 2 != 0], &adopted).await?;
             let of = [day, month, count(adopted.len() as u64), scopes];
-            let _: Vec<i64> = self.call("seed", ask, &generation, wire::seed(of, &spent)).await?;
+            let seeded: Vec<i64> = self.call("seed", ask, &generation, wire::seed(of, &spent)).await?;
+            if let [0, later] = seeded[..] {
+                self.generations.met(number(later)?);
+            }
         }
         Err(LimitsUnavailable::Silent("what was spent is forgotten again and again".to_owned()))
     }
@@ -93,9 +96,8 @@ impl Shared {
         self.within(self.generations.look(&mut connection)).await
     }
 
-    /// The generation as it is, or another one where something was not counted in it.
-    pub async fn look_at_all(&self) -> Result<Generation, LimitsUnavailable> {
-        let generation = self.look().await?;
+    /// Begins another generation than this one if something was not counted in it.
+    pub async fn begin_where_uncounted(&self, generation: &Generation) -> Result<(), LimitsUnavailable> {
         let mut connection = self.connection.clone();
         self.within(self.generations.begin_where_uncounted(generation, &mut connection)).await
     }

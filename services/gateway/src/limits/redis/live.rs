@@ -31,6 +31,8 @@ struct One {
     looks: u32,
     /// Redis was asked for it and has not answered: it may have charged it or not.
     in_doubt: bool,
+    /// Redis is asked to adopt it, and may have done so or not.
+    adopting: bool,
 }
 
 impl Live {
@@ -41,8 +43,16 @@ impl Live {
     }
 
     pub fn begins(&self, ask: &Ask) {
-        let one =
-            || One { ask: ask.clone(), begun: None, total: 0, token: "".into(), used: None, looks: 0, in_doubt: false };
+        let one = || One {
+            ask: ask.clone(),
+            begun: None,
+            total: 0,
+            token: "".into(),
+            used: None,
+            looks: 0,
+            in_doubt: false,
+            adopting: false,
+        };
         self.on(|all| all.entry(ask.id).or_insert_with(one).used = None);
     }
 
@@ -84,16 +94,40 @@ impl Live {
         });
     }
 
-    pub fn adopted(&self, ask: &Ask, token: &Arc<str>) {
-        self.with(ask, |one| one.token = Arc::clone(token));
+    /// It was drawn, and has ended. What Redis may have charged for it all the same is taken back, unless that is because it
+    /// was handed over at this moment: then Redis is told its end.
+    pub fn drawn_ended(&self, ask: &Ask, used: Used) {
+        self.on(|all| match all.get_mut(&ask.id) {
+            Some(one) if one.adopting => one.used = Some(used),
+            Some(one) if one.in_doubt => (one.begun, one.used) = (None, Some(Used::default())),
+            _ => {
+                all.remove(&ask.id);
+            }
+        });
+    }
+
+    /// The generation that its money is charged in, if any is.
+    pub fn charged_in(&self, ask: &Ask) -> Option<Arc<str>> {
+        let has_money = |one: &&One| one.begun.is_some() && one.ask.budgeted() != [false, false];
+        self.on(|all| all.get(&ask.id).filter(has_money).map(|one| Arc::clone(&one.token)))
     }
 
     /// What it began with and what it is granted now, if it runs here and is charged in another generation than this one.
-    pub fn lost(&self, ask: &Ask, token: &str) -> Option<(Granted, u32)> {
+    /// From now on Redis is told its end until it knows it.
+    pub fn hands_over(&self, ask: &Ask, token: &str) -> Option<(Granted, u32)> {
         self.on(|all| {
-            let one = all.get(&ask.id).filter(|one| one.is_lost(token))?;
+            let one = all.get_mut(&ask.id).filter(|one| one.is_lost(token))?;
+            one.adopting = true;
             Some((one.begun?, one.total))
         })
+    }
+
+    pub fn adopted(&self, ask: &Ask, token: &Arc<str>) {
+        self.with(ask, |one| {
+            one.token = Arc::clone(token);
+            one.in_doubt = false;
+            one.adopting &= one.used.is_some();
+        });
     }
 
     /// Everything that runs here and is charged in another generation than this one.
@@ -105,7 +139,7 @@ impl Live {
     /// on its way, on another connection: that is told again.
     pub fn told(&self, ask: &Ask, known: bool) {
         self.on(|all| {
-            if known || all.get(&ask.id).is_some_and(|one| !one.in_doubt) {
+            if known || all.get(&ask.id).is_some_and(|one| !one.in_doubt && !one.adopting) {
                 all.remove(&ask.id);
             }
         });
@@ -138,7 +172,8 @@ impl One {
     /// For how long its end is said again. Money is settled whenever Redis is back.
     fn said_for(&self) -> Duration {
         let budgeted = self.ask.budgeted() != [false, false];
-        if budgeted && !self.in_doubt { self.ask.lease.max(SAID_FOR) } else { self.ask.lease }
+        let charged = !self.in_doubt && !self.adopting;
+        if budgeted && charged { self.ask.lease.max(SAID_FOR) } else { self.ask.lease }
     }
 
     fn is_lost(&self, token: &str) -> bool {

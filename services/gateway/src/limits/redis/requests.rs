@@ -1,6 +1,9 @@
 //! What the shared limits do with one request.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::{FutureExt as _, future::BoxFuture};
 use uuid::Uuid;
@@ -10,8 +13,8 @@ use super::{
     wire::{self, NOTHING, count, millis, nonsense},
 };
 use crate::limits::{
-    Ask, BudgetsCompared, Denied, Explained, Extended, Granted, Left, Lends, LimitsUnavailable, RateLimits, SLOT_MS,
-    Used,
+    Ask, BudgetsCompared, Denied, Explained, Extended, Granted, Left, Lends, LimitsUnavailable, Posts, RateLimits,
+    SLOT_MS, Used,
 };
 
 impl RateLimits for RedisLimits {
@@ -70,11 +73,8 @@ impl RateLimits for RedisLimits {
     }
 
     fn settle<'a>(&'a self, ask: &'a Ask, used: Used) -> BoxFuture<'a, Result<bool, LimitsUnavailable>> {
-        async move {
-            self.shared.live.ends(ask, used);
-            self.shared.settle(ask, used).await
-        }
-        .boxed()
+        self.has_ended(ask, used);
+        self.shared.settle(ask, used).boxed()
     }
 
     fn renew<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Result<bool, LimitsUnavailable>> {
@@ -114,6 +114,12 @@ impl RateLimits for RedisLimits {
         async move { self.shared.compare_budgets().await.map(Some) }.boxed()
     }
 
+    fn posts_through(&self, log: Arc<dyn Posts>) {
+        if self.shared.log.set(log).is_err() {
+            tracing::error!("the limits have a log already");
+        }
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         lender::give_all_back(&self.shared).boxed()
     }
@@ -143,13 +149,19 @@ impl Lends for RedisLimits {
     fn settle_drawn(&self, ask: &Ask, used: Used) -> bool {
         let drawn = self.shared.slices.settle(ask, used);
         if drawn {
-            self.shared.live.ended_elsewhere(ask);
+            let token = self.shared.live.charged_in(ask);
+            self.shared.live.drawn_ended(ask, used);
+            token.into_iter().for_each(|token| self.shared.generations.ended_in(&token));
         }
         drawn
     }
 
     fn goes_on_elsewhere(&self, ask: &Ask) {
         self.shared.live.ended_elsewhere(ask);
+    }
+
+    fn has_ended(&self, ask: &Ask, used: Used) {
+        self.shared.live.ends(ask, used);
     }
 
     fn ended_elsewhere(&self, ask: &Ask) {
@@ -181,6 +193,9 @@ impl Shared {
         let generation = self.generation().await?;
         let used = [used.input, used.output, ask.cost(used)].map(count);
         let known: Vec<i64> = self.call("settle", ask, &generation, &used[..]).await?;
+        if known != [1] {
+            self.live.charged_in(ask).into_iter().for_each(|token| self.generations.ended_in(&token));
+        }
         self.live.told(ask, known == [1]);
         Ok(known == [1])
     }
@@ -188,10 +203,15 @@ impl Shared {
     /// Hands over a request of this gateway that was charged before Redis lost its data; `false` if there is none.
     pub async fn adopt(&self, ask: &Ask) -> Result<bool, LimitsUnavailable> {
         let generation = self.look().await?;
-        let Some((begun, total)) = self.live.lost(ask, &generation.token) else { return Ok(false) };
-        let _: Vec<i64> = self.call("adopt", ask, &generation, &wire::adopt(ask, begun, total)).await?;
-        self.live.adopted(ask, &generation.token);
+        let Some((begun, total)) = self.live.hands_over(ask, &generation.token) else { return Ok(false) };
         self.slices.forget(ask);
+        let told: Vec<i64> = self.call("adopt", ask, &generation, &wire::adopt(ask, begun, total)).await?;
+        if let Some(later) = told.first() {
+            self.generations.met(u64::try_from(*later).map_err(|_| nonsense())?);
+            self.generations.forget();
+            return Err(LimitsUnavailable::Silent("Redis has lost data once more".to_owned()));
+        }
+        self.live.adopted(ask, &generation.token);
         Ok(true)
     }
 }

@@ -82,7 +82,26 @@ local function unknown_money(period, mask)
   return { UNKNOWN, period.day, period.month, mask }
 end
 
--- Begins the generation if the hash is of another one.
+local function number_of(token)
+  return tonumber(token:match('^(%d+)-')) or 0
+end
+
+-- Of two generations, whether the first one is the later.
+local function later(one, other)
+  local a, b = number_of(one), number_of(other)
+  return a > b or (a == b and one > other)
+end
+
+-- The number of a later generation than the caller's that one of these scopes is in already; nil if there is none. Whoever
+-- has not heard of it must not begin the earlier one again: what was charged in the later one would be lost.
+local function overtaken(mask)
+  for scope = 1, 2 do
+    local found = has(mask, scope) and redis.call('hget', scopes[scope].money, 'g')
+    if found and later(found, generation) then return number_of(found) end
+  end
+end
+
+-- Begins the generation if the hash is of an earlier one.
 local function claim(key)
   if redis.call('hget', key, 'g') ~= generation then
     redis.call('del', key)
@@ -130,8 +149,11 @@ local function begin_counter(key, counter, scope, amount_at)
 end
 
 -- day, month, how many requests are adopted, of which scopes the ledger was asked; then for each part of what it has without
--- them: scope, process, of the day, of the month -> whether that is how many there are. What is known meanwhile stays.
+-- them: scope, process, of the day, of the month -> whether that is how many there are, or 0 and the number of a later
+-- generation. What is known meanwhile stays.
 local function seed(n)
+  local later_one = overtaken(n[4])
+  if later_one then return { 0, later_one } end
   if redis.call('scard', adopted) ~= n[3] then return { 0 } end
   for scope = 1, 2 do
     if has(n[4], scope) then

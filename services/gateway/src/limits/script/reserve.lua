@@ -144,8 +144,11 @@ end
 
 -- After a loss of data, by the gateway of a running request. Input tokens, output tokens granted, lease in ms, how many
 -- scopes are charged, the scopes of budgets, the day and month of its beginning, what its grant costs, and what it cost
--- to begin with, which is what the ledger holds for it while it is open -> nothing. Nothing is refused: it runs.
+-- to begin with, which is what the ledger holds for it while it is open -> nothing, or the number of a later generation than
+-- the caller's. Nothing is refused: it runs.
 local function adopt(n)
+  local later_one = overtaken(n[5])
+  if later_one then return { later_one } end
   local held = read_held()
   local granted, mask, period, cost, of_ledger = n[2], n[5], { day = n[6], month = n[7] }, n[8], n[9]
   if not held then
