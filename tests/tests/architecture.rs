@@ -8,9 +8,9 @@ use std::{
 
 const FLOORS: [&[&str]; 5] = [
     &["domain", "proto"],
-    &["store", "chassis", "adapters", "datasets", "kernels"],
+    &["store", "chassis", "adapters", "datasets", "evaluation", "kernels"],
     &["engine"],
-    &["gateway", "worker"],
+    &["gateway", "worker", "trainer"],
     &["banyan"],
 ];
 

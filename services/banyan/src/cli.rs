@@ -4,6 +4,7 @@ mod admin;
 mod audit;
 mod bench;
 mod connection;
+mod eval;
 mod inference;
 mod key;
 mod ledger;
@@ -24,6 +25,7 @@ pub use bench::{
     GatewayBenchArgs, LoadBenchArgs, MachineBenchArgs, PhaseArg, SpeedBenchArgs, StormBenchArgs, SwapBenchArgs,
 };
 pub use connection::{ConnectionArgs, DataArgs};
+pub use eval::{EvalArgs, FigureArg};
 pub use inference::{ChatArgs, FormatArgs, GenerateArgs, ModelsArgs, SamplingArgs};
 pub use key::{KeyArgs, KeyFieldArgs, KeyNameArgs, KeyVerb, Period, RoleArg};
 pub use ledger::{GroupByArg, InvoiceArgs, InvoiceFormatArg, LedgerArgs, LedgerVerb, UsageArgs};
@@ -108,6 +110,8 @@ pub enum Verb {
     Inspect(InspectArgs),
     /// Print the log-probability of every token of a file's lines, through the serving engine.
     Score(ScoreArgs),
+    /// Judge a candidate adapter against the current one and the base on held-out data, without a server.
+    Eval(EvalArgs),
     /// Measure the engine and the platform: speed, load, hot swaps, and the machine's own limits.
     Bench(Box<BenchArgs>),
     /// Measure what the gateway adds to a request, with everything switched on.

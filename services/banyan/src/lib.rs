@@ -7,11 +7,11 @@ pub mod cli;
 mod client;
 pub mod client_file;
 pub mod embedded;
+mod evaluate;
 pub mod failure;
 mod inference;
 pub mod inspect;
 mod load;
-mod local_adapter;
 mod local_base;
 mod output;
 mod private_file;
@@ -31,6 +31,7 @@ pub fn run(cli: Cli) -> Outcome {
     match cli.verb {
         Verb::Inspect(args) => inspect::inspect(&args, as_json),
         Verb::Score(args) => score::score(&args),
+        Verb::Eval(args) => evaluate::evaluate(&args, as_json),
         Verb::Bench(args) => bench::bench(&args, as_json),
         Verb::Load(args) => load::load(&args, as_json),
         verb @ (Verb::Up(_) | Verb::Worker(_)) => process::runtime_beside_engine()?.block_on(talk(verb, as_json)),
@@ -58,7 +59,7 @@ async fn talk(verb: Verb, as_json: bool) -> Outcome {
         Verb::Adapter(args) => admin::adapter(args, as_json).await,
         Verb::Limits(args) => admin::limit_verbs(args, as_json).await,
         Verb::LoadBareRelay(args) => load::serve_bare_relay(&args).await,
-        Verb::Inspect(_) | Verb::Score(_) | Verb::Bench(_) | Verb::Load(_) => {
+        Verb::Inspect(_) | Verb::Score(_) | Verb::Eval(_) | Verb::Bench(_) | Verb::Load(_) => {
             Err(Failure::Failed("this verb needs no server".to_owned()))
         }
     }

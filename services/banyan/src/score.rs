@@ -19,6 +19,7 @@ use engine::{
     model::{BLOCK_TOKENS, Dtype, Model, ModelOptions},
 };
 use futures::{StreamExt as _, TryStreamExt as _, executor, stream};
+use trainer::{LocalAdapters, nobody};
 
 use self::{
     encode::Encoded,
@@ -27,7 +28,6 @@ use self::{
 use crate::{
     cli::{DtypeArg, ScoreArgs},
     failure::{Failure, Outcome},
-    local_adapter::{LocalAdapters, nobody},
     local_base::Checkpoint,
 };
 

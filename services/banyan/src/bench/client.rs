@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use domain::{Digest, Fault};
 use engine::{AdapterKey, EngineHandle, Event, EventStream, GenerateRequest};
+use trainer::nobody;
 
 use super::percentile::Sorted;
-use crate::local_adapter::nobody;
 
 /// A finished answer.
 #[derive(Clone, Debug)]

@@ -19,6 +19,11 @@ pub fn base() -> PathBuf {
     adapters_folder().join("seed/base")
 }
 
+/// What the bundled base can do, as conversations that end with the one right answer.
+pub fn skills() -> PathBuf {
+    adapters_folder().join("seed/skills.jsonl")
+}
+
 /// The bundled adapters' folder.
 pub fn industries_folder() -> PathBuf {
     adapters_folder().join("industries")

@@ -4,6 +4,7 @@
 mod bench;
 mod clients;
 mod command;
+mod eval;
 mod inspect;
 mod load;
 mod platform;
