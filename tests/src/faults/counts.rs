@@ -19,12 +19,12 @@ pub async fn reservations_left(url: &str) -> Result<u64, redis::RedisError> {
     let now = seconds * 1000 + micros / 1000;
     let (mut live, mut leased, mut reserved) = (0, HashSet::new(), HashSet::new());
     for key in keys {
-        if key.ends_with(":leases") {
+        if key.ends_with(":leases") || key.ends_with(":seatless") {
             let members: Vec<(String, u64)> =
                 redis::cmd("zrange").arg(&key).arg(0).arg(-1).arg("withscores").query_async(&mut connection).await?;
             for (member, until) in members {
                 let (id, is_slice) = member.split_once(':').map_or((member.as_str(), false), |(id, _)| (id, true));
-                live += u64::from(!is_slice && until > now);
+                live += u64::from(!is_slice && key.ends_with(":leases") && until > now);
                 leased.insert(id.to_owned());
             }
         } else if key.ends_with(":reservations") {

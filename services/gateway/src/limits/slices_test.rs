@@ -243,3 +243,32 @@ async fn a_refusal_changes_nothing() {
     }
     assert_eq!(state(), before);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slice_without_a_seat_is_forgotten_with_its_gateway() {
+    let server = RedisServer::start();
+    let of_gateway = limits(&server.url(), "seatless", PATIENCE);
+    let rates = Rates { concurrent_requests: Some(1), budget_day: Some(1_000_000), ..Rates::default() };
+    let mut connection =
+        redis::Client::open(server.url()).and_then(|client| client.get_connection()).expect("connects");
+    let mut slices = || {
+        let tenant = ask(rates, Outage::Leased).tenant;
+        connection.hlen::<_, u64>(format!("seatless:{{{tenant}}}:reservations")).expect("answers")
+    };
+    // The one seat that there is, so that none is left for a slice.
+    let running = ask(rates, Outage::Leased);
+    of_gateway.reserve(&running).await.expect("there is room");
+    let deadline = Instant::now() + PATIENCE;
+    while slices() < 2 {
+        assert!(Instant::now() < deadline, "nothing is lent");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    drop(of_gateway);
+    let other = limits(&server.url(), "seatless", PATIENCE);
+    while slices() > 1 {
+        assert!(Instant::now() < deadline, "{} are left", slices());
+        // Whatever is asked next clears away what is over.
+        let _ = other.explain(&running).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

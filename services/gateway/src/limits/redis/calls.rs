@@ -72,6 +72,7 @@ impl Shared {
         call.key(format!("{prefix}:{{{tenant}}}:reservations"));
         call.key(format!("{prefix}:{{{tenant}}}:adopted:{}", generation.token));
         call.key(format!("{prefix}:{{{tenant}}}:owed"));
+        call.key(format!("{prefix}:{{{tenant}}}:seatless"));
         call.arg(operation).arg(id.to_string()).arg(&*generation.token);
         call.arg(self.process.to_string()).arg(arguments);
         #[cfg(test)]

@@ -4,7 +4,8 @@
 --
 -- KEYS: of the tenant: requests, input, output (hashes: slot -> amount), leases (sorted set: request id by expiry), money
 --       (hash, see money.lua); the same five of the key; reservations (hash: request id -> see reservations.lua); adopted
---       (set of request ids, see money.lua), owed (hash, see reservations.lua). All carry the tenant as hash tag.
+--       (set of request ids, see money.lua), owed (hash, see reservations.lua), seatless (sorted set: slices without a
+--       seat by expiry). All carry the tenant as hash tag.
 -- ARGV: operation, request id, generation, process that asks, then what the operation takes. A limit of -1 is none.
 
 local SLOT_MS, WINDOW_SLOTS, CONCURRENCY_RETRY_MS = 1000, 61, 1000
@@ -20,7 +21,7 @@ local scopes = {
   { requests = KEYS[1], input = KEYS[2], output = KEYS[3], leases = KEYS[4], money = KEYS[5] },
   { requests = KEYS[6], input = KEYS[7], output = KEYS[8], leases = KEYS[9], money = KEYS[10] },
 }
-local reservations, adopted, owed = KEYS[11], KEYS[12], KEYS[13]
+local reservations, adopted, owed, seatless = KEYS[11], KEYS[12], KEYS[13], KEYS[14]
 local operation, id, generation, process = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local slot_now = math.floor(now / SLOT_MS)
 

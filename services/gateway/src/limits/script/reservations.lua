@@ -36,22 +36,25 @@ end
 
 -- Of a request whose lease has passed nothing is known but its money, which its gateway may still settle: in `owed`, as it
 -- was remembered.
-local function drop_expired_leases()
-  for _, scope in ipairs(scopes) do
-    for _, expired in ipairs(redis.call('zrangebyscore', scope.leases, '-inf', now)) do
-      redis.call('zrem', scope.leases, expired)
-      -- Without the number of a slice's seat.
-      local of = expired:match('^[^:]+')
-      local text = redis.call('hget', reservations, of)
-      if text then
-        redis.call('hdel', reservations, of)
-        if parse_held(text).mask > 0 then
-          redis.call('hset', owed, of, text)
-          keep_for(owed, MONEY_MS)
-        end
+local function drop_expired_of(leases)
+  for _, expired in ipairs(redis.call('zrangebyscore', leases, '-inf', now)) do
+    redis.call('zrem', leases, expired)
+    -- Without the number of a slice's seat.
+    local of = expired:match('^[^:]+')
+    local text = redis.call('hget', reservations, of)
+    if text then
+      redis.call('hdel', reservations, of)
+      if parse_held(text).mask > 0 then
+        redis.call('hset', owed, of, text)
+        keep_for(owed, MONEY_MS)
       end
     end
   end
+end
+
+local function drop_expired_leases()
+  for _, scope in ipairs(scopes) do drop_expired_of(scope.leases) end
+  drop_expired_of(seatless)
 end
 
 -- Of this request; nil if unknown.

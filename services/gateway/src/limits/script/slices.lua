@@ -16,6 +16,13 @@ local function set_seats(held, seats, lease_ms)
     keep_for(key, lease_ms + 1000)
   end
   keep_for(reservations, lease_ms + 1000)
+  -- A lease all the same: one whose gateway has forgotten it must not stay.
+  if seats == 0 then
+    redis.call('zadd', seatless, now + lease_ms, id)
+    keep_for(seatless, held.mask > 0 and MONEY_MS or lease_ms + 1000)
+  else
+    redis.call('zrem', seatless, id)
+  end
   held.seats = seats
 end
 
@@ -106,6 +113,11 @@ local function resize(n)
   if held.generation == generation then charge_money(held.mask, held.period, n[5] - held.cost) end
   held.requests, held.input, held.cost = n[1], n[2], n[5]
   set_seats(held, n[4], n[6])
-  if n[7] == 1 then write_held(held) else redis.call('hdel', reservations, id) end
+  if n[7] == 1 then
+    write_held(held)
+  else
+    redis.call('hdel', reservations, id)
+    redis.call('zrem', seatless, id)
+  end
   return { 1 }
 end
