@@ -4,6 +4,7 @@ mod admin;
 mod audit;
 mod bench;
 mod connection;
+mod dataset;
 mod eval;
 mod inference;
 mod key;
@@ -25,6 +26,7 @@ pub use bench::{
     GatewayBenchArgs, LoadBenchArgs, MachineBenchArgs, PhaseArg, SpeedBenchArgs, StormBenchArgs, SwapBenchArgs,
 };
 pub use connection::{ConnectionArgs, DataArgs};
+pub use dataset::{DatasetArgs, DatasetCheckArgs, DatasetShowArgs, DatasetVerb};
 pub use eval::{EvalArgs, FigureArg};
 pub use inference::{ChatArgs, FormatArgs, GenerateArgs, ModelsArgs, SamplingArgs};
 pub use key::{KeyArgs, KeyFieldArgs, KeyNameArgs, KeyVerb, Period, RoleArg};
@@ -110,6 +112,8 @@ pub enum Verb {
     Inspect(InspectArgs),
     /// Print the log-probability of every token of a file's lines, through the serving engine.
     Score(ScoreArgs),
+    /// Check training data row by row, and make immutable versions of it, without a server.
+    Dataset(DatasetArgs),
     /// Judge a candidate adapter against the current one and the base on held-out data, without a server.
     Eval(EvalArgs),
     /// Measure the engine and the platform: speed, load, hot swaps, and the machine's own limits.

@@ -6,6 +6,7 @@ pub mod bench;
 pub mod cli;
 mod client;
 pub mod client_file;
+mod dataset;
 pub mod embedded;
 mod evaluate;
 pub mod failure;
@@ -31,6 +32,7 @@ pub fn run(cli: Cli) -> Outcome {
     match cli.verb {
         Verb::Inspect(args) => inspect::inspect(&args, as_json),
         Verb::Score(args) => score::score(&args),
+        Verb::Dataset(args) => dataset::dataset(args, as_json),
         Verb::Eval(args) => evaluate::evaluate(&args, as_json),
         Verb::Bench(args) => bench::bench(&args, as_json),
         Verb::Load(args) => load::load(&args, as_json),
@@ -59,7 +61,7 @@ async fn talk(verb: Verb, as_json: bool) -> Outcome {
         Verb::Adapter(args) => admin::adapter(args, as_json).await,
         Verb::Limits(args) => admin::limit_verbs(args, as_json).await,
         Verb::LoadBareRelay(args) => load::serve_bare_relay(&args).await,
-        Verb::Inspect(_) | Verb::Score(_) | Verb::Eval(_) | Verb::Bench(_) | Verb::Load(_) => {
+        Verb::Inspect(_) | Verb::Score(_) | Verb::Dataset(_) | Verb::Eval(_) | Verb::Bench(_) | Verb::Load(_) => {
             Err(Failure::Failed("this verb needs no server".to_owned()))
         }
     }

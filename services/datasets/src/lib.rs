@@ -41,5 +41,5 @@ pub use row::{Content, Role, Row, Side, Turn};
 pub use shape::{DETECT_ROWS, DetectError, ShapeName, Shaped, detect, shape};
 pub use source::{Fields, Format, Record, Source, SourceError};
 pub use split::side;
-pub use text::{Text, Token};
+pub use text::{Text, Token, fingerprint};
 pub use version::{Draft, FORMAT, Manifest, SideCounts, Version, VersionError};

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Bounds of one check. Memory grows with rows, never with the file's length: about half a KiB for each row up to
-/// `compared_rows_max`, a tenth of that beyond.
+/// Bounds of one check. Memory grows with rows, never with their length: about 600 bytes for each row up to
+/// `compared_rows_max`, a quarter of that beyond.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {

@@ -1,6 +1,8 @@
 //! What this crate needs of a base model: its chat template and its tokenizer. The engine's text model has both; whoever
 //! links the two says how (so that this crate links no tensors).
 
+use sha2::{Digest as _, Sha256};
+
 use crate::row::Turn;
 
 /// A token of a text.
@@ -46,4 +48,14 @@ pub trait Text: Sync {
 
     /// Names template and tokenizer by their content.
     fn fingerprint(&self) -> &str;
+}
+
+/// Names template and tokenizer by the files that they were read from: name and bytes of each, in a fixed order.
+pub fn fingerprint<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> String {
+    let mut all = Sha256::new();
+    for (name, bytes) in files {
+        all.update(Sha256::digest(name.as_bytes()));
+        all.update(Sha256::digest(bytes));
+    }
+    format!("sha256:{}", hex::encode(all.finalize()))
 }

@@ -78,6 +78,28 @@ impl TextModel {
         self.inner.template.as_ref().ok_or(TextError::NoChatTemplate)?.render(messages)
     }
 
+    /// A whole conversation, with nothing after its last turn: what a training run encodes.
+    pub fn render_conversation(&self, messages: &[ChatMessage]) -> Result<String, TextError> {
+        self.inner.template.as_ref().ok_or(TextError::NoChatTemplate)?.render_whole(messages)
+    }
+
+    /// Encodes a text that a chat template has written, and says where in it each token ends, in bytes.
+    pub fn encode_rendered_with_ends(&self, text: &str) -> Result<Vec<(u32, usize)>, TextError> {
+        self.encode_with_ends(text, false)
+    }
+
+    /// Encodes a plain text as [`TextModel::encode`] does, and says where in it each token ends, in bytes.
+    pub fn encode_plain_with_ends(&self, text: &str) -> Result<Vec<(u32, usize)>, TextError> {
+        self.encode_with_ends(text, true)
+    }
+
+    /// The texts that the tokenizer takes for special tokens.
+    pub fn special_tokens(&self) -> Vec<String> {
+        let mut ids: Vec<_> = self.inner.special.iter().copied().collect();
+        ids.sort_unstable();
+        ids.into_iter().filter_map(|id| self.inner.tokenizer.id_to_token(id)).collect()
+    }
+
     /// The text of a whole answer, without special tokens.
     pub fn decode(&self, ids: &[u32]) -> Result<String, TextError> {
         self.inner.tokenizer.decode(ids, true).map_err(|e| TextError::Tokenizer(e.to_string()))
@@ -101,6 +123,20 @@ impl TextModel {
     fn encode_with(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, TextError> {
         let encoding = self.inner.tokenizer.encode_fast(text, add_special_tokens);
         Ok(encoding.map_err(|e| TextError::Tokenizer(e.to_string()))?.get_ids().to_vec())
+    }
+
+    /// A token of a part of a character ends where the character ends; one that stands for no text, where the one before
+    /// it ends.
+    fn encode_with_ends(&self, text: &str, add_special_tokens: bool) -> Result<Vec<(u32, usize)>, TextError> {
+        let encoding = self.inner.tokenizer.encode(text, add_special_tokens);
+        let encoding = encoding.map_err(|e| TextError::Tokenizer(e.to_string()))?;
+        let mut last = 0;
+        let tokens = encoding.get_ids().iter().zip(encoding.get_offsets());
+        let with_end = |(id, (_, end)): (&u32, &(usize, usize))| {
+            last = last.max(*end);
+            (*id, last)
+        };
+        Ok(tokens.map(with_end).collect())
     }
 }
 

@@ -4,6 +4,7 @@
 mod bench;
 mod clients;
 mod command;
+mod dataset;
 mod eval;
 mod inspect;
 mod load;

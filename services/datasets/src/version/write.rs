@@ -20,8 +20,11 @@ impl Draft {
     /// Begins a version that will lie in `dir`.
     ///
     /// # Errors
-    /// A place that cannot be written to.
+    /// A place that cannot be written to, or that holds something else than a version.
     pub fn begin(dir: &Path) -> Result<Self, VersionError> {
+        if dir.try_exists()? && Version::open(dir).is_err() {
+            return Err(VersionError::Taken(dir.display().to_string()));
+        }
         let mut name = dir.file_name().unwrap_or_default().to_owned();
         name.push(format!(".partial-{}", std::process::id()));
         let partial = dir.with_file_name(name);

@@ -74,6 +74,7 @@ fn a_place_that_is_taken_keeps_what_it_has() {
     let error = write(&checked(lines(0..11), &split()), &dir).expect_err("taken");
     assert!(matches!(error, VersionError::Taken(_)));
     assert_eq!(Version::open(&dir).expect("opened").digest(), first.report.digest);
+    assert!(matches!(Draft::begin(folder.path()), Err(VersionError::Taken(_))), "a folder with other things in it");
     assert_eq!(fs::read_dir(folder.path()).expect("folder").count(), 1);
 }
 

@@ -84,11 +84,21 @@ impl ChatTemplate {
 
     /// The conversation as the model was trained to see it, up to where the assistant's answer begins.
     pub fn render(&self, messages: &[ChatMessage]) -> Result<String, TextError> {
+        self.render_with(messages, true)
+    }
+
+    /// The conversation and nothing after its last turn: what a training run sees.
+    pub fn render_whole(&self, messages: &[ChatMessage]) -> Result<String, TextError> {
+        self.render_with(messages, false)
+    }
+
+    fn render_with(&self, messages: &[ChatMessage], add_generation_prompt: bool) -> Result<String, TextError> {
         let template = self.environment.get_template(NAME).map_err(template_error)?;
         let tokens: BTreeMap<&str, String> = self.special_tokens.iter().cloned().collect();
         let none = ();
         // `transformers` always passes `tools` and `documents`; templates test them against none.
-        let variables = context! { messages => Serde(messages), add_generation_prompt => true, tools => none, documents => none, ..tokens };
+        let variables =
+            context! { messages => Serde(messages), add_generation_prompt, tools => none, documents => none, ..tokens };
         template.render(variables).map_err(template_error)
     }
 }
@@ -191,6 +201,15 @@ mod tests {
             render(source, &[("user", "  hi "), ("assistant", "yo")]).unwrap(),
             "<s>\n[INST] hi [/INST]\nyo</s>\n>"
         );
+    }
+
+    #[test]
+    fn a_whole_conversation_opens_no_other_turn() {
+        let source = "{% for m in messages %}{{ m.content }};{% endfor %}{% if add_generation_prompt %}>{% endif %}";
+        let template = ChatTemplate::new(source, Vec::new()).expect("compiles");
+        let turns = messages(&[("user", "hi"), ("assistant", "yo")]);
+        assert_eq!(template.render(&turns).unwrap(), "hi;yo;>");
+        assert_eq!(template.render_whole(&turns).unwrap(), "hi;yo;");
     }
 
     #[test]
