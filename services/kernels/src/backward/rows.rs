@@ -20,6 +20,11 @@ vectorized! {
             add_block(block, factors, (0..).map_while(row).map(|row| &row[first..]));
             first += COLUMNS;
         }
+        let (blocks, rest) = rest.as_chunks_mut::<{ COLUMNS / 2 }>();
+        for block in blocks {
+            add_block(block, factors, (0..).map_while(row).map(|row| &row[first..]));
+            first += COLUMNS / 2;
+        }
         let (blocks, rest) = rest.as_chunks_mut::<LANES>();
         for block in blocks {
             add_block(block, factors, (0..).map_while(row).map(|row| &row[first..]));

@@ -18,12 +18,14 @@ pub struct Head {
     scale: f32,
     window: Option<usize>,
     keys: Vec<f32>,
-    /// `[dim, padded length]`, as are values.
+    /// From a row to the next one, of what has a column for each position.
+    stride: usize,
+    /// `[dim, stride]`, as are values.
     keys_by_dim: Vec<f32>,
     values_by_dim: Vec<f32>,
     d_keys: Vec<f32>,
     d_values: Vec<f32>,
-    /// Scores, then probabilities of 16 queries, and gradients of them; `[16, padded length]`.
+    /// Scores, then probabilities of 16 queries, and gradients of them; `[16, stride]`.
     weights: Vec<f32>,
     d_weights: Vec<f32>,
 }
@@ -32,19 +34,21 @@ impl Head {
     pub fn new(isa: Isa, shape: &AttentionShape, keys: Vec<f32>, values: Vec<f32>) -> Head {
         let dim = shape.head_dim;
         let length = keys.len() / dim;
-        let padded = length.next_multiple_of(LANES);
+        // One line more than is needed: rows a power of two apart would share few sets of the cache.
+        let stride = length.next_multiple_of(LANES) + LANES;
         Head {
             isa,
             dim,
             length,
             scale: shape.scale,
             window: shape.window,
-            keys_by_dim: by_dim(&keys, dim, padded),
-            values_by_dim: by_dim(&values, dim, padded),
+            stride,
+            keys_by_dim: by_dim(&keys, dim, stride),
+            values_by_dim: by_dim(&values, dim, stride),
             d_keys: vec![0.0; keys.len()],
             d_values: vec![0.0; keys.len()],
-            weights: vec![0.0; ROWS * padded],
-            d_weights: vec![0.0; ROWS * padded],
+            weights: vec![0.0; ROWS * stride],
+            d_weights: vec![0.0; ROWS * stride],
             keys,
         }
     }
@@ -75,34 +79,34 @@ impl Head {
 
     /// Probabilities of `queries` over `keys`, and the gradients of their scores: zero where a query sees no key.
     fn weigh(&mut self, queries: &Range<usize>, keys: &Range<usize>, q: &[f32], out: &[f32], d_out: &[f32]) {
-        let (dim, padded) = (self.dim, self.length.next_multiple_of(LANES));
+        let (dim, stride) = (self.dim, self.stride);
         for (row, position) in queries.clone().enumerate() {
             let of_row = row * dim..(row + 1) * dim;
             let seen = self.seen(position);
-            let weights = &mut self.weights[row * padded..][..keys.len()];
-            let d_weights = &mut self.d_weights[row * padded..][..keys.len()];
+            let weights = &mut self.weights[row * stride..][..keys.len()];
+            let d_weights = &mut self.d_weights[row * stride..][..keys.len()];
             weights.fill(0.0);
             d_weights.fill(0.0);
-            add_all_rows(self.isa, &q[of_row.clone()], &self.keys_by_dim[keys.start..], padded, weights);
-            add_all_rows(self.isa, &d_out[of_row.clone()], &self.values_by_dim[keys.start..], padded, d_weights);
+            add_all_rows(self.isa, &q[of_row.clone()], &self.keys_by_dim[keys.start..], stride, weights);
+            add_all_rows(self.isa, &d_out[of_row.clone()], &self.values_by_dim[keys.start..], stride, d_weights);
             let seen = seen.start - keys.start..seen.end - keys.start;
             softmax_and_back(self.isa, weights, d_weights, seen, self.scale, &out[of_row.clone()], &d_out[of_row]);
         }
         // Rows that fill the last block up have no part in what follows.
-        self.weights[queries.len() * padded..].fill(0.0);
-        self.d_weights[queries.len() * padded..].fill(0.0);
+        self.weights[queries.len() * stride..].fill(0.0);
+        self.d_weights[queries.len() * stride..].fill(0.0);
     }
 
     /// From the weights to gradients of queries, keys and values.
     fn gather(&mut self, queries: &Range<usize>, keys: &Range<usize>, q: &[f32], d_out: &[f32], dq: &mut [f32]) {
-        let (dim, padded) = (self.dim, self.length.next_multiple_of(LANES));
+        let (dim, stride) = (self.dim, self.stride);
         let keys = keys.start..keys.end.min(self.length);
         for (row, dq) in (0..queries.len()).zip(dq.chunks_exact_mut(dim)) {
-            let d_weights = &self.d_weights[row * padded..][..keys.len()];
+            let d_weights = &self.d_weights[row * stride..][..keys.len()];
             add_all_rows(self.isa, d_weights, &self.keys[keys.start * dim..], dim, dq);
         }
         for (column, key) in keys.enumerate() {
-            let of = |weights: &[f32]| -> [f32; ROWS] { std::array::from_fn(|row| weights[row * padded + column]) };
+            let of = |weights: &[f32]| -> [f32; ROWS] { std::array::from_fn(|row| weights[row * stride + column]) };
             let at = key * dim..(key + 1) * dim;
             add_rows(self.isa, &of(&self.weights), d_out, dim, &mut self.d_values[at.clone()]);
             add_rows(self.isa, &of(&self.d_weights), q, dim, &mut self.d_keys[at]);
@@ -110,11 +114,11 @@ impl Head {
     }
 }
 
-/// `[length, dim]` to `[dim, padded]`; what lies behind the length is zeros.
-fn by_dim(rows: &[f32], dim: usize, padded: usize) -> Vec<f32> {
-    let mut out = vec![0.0; dim * padded];
+/// `[length, dim]` to `[dim, stride]`; what lies behind the length is zeros.
+fn by_dim(rows: &[f32], dim: usize, stride: usize) -> Vec<f32> {
+    let mut out = vec![0.0; dim * stride];
     for (position, row) in rows.chunks_exact(dim).enumerate() {
-        for (value, column) in row.iter().zip(out.chunks_exact_mut(padded)) {
+        for (value, column) in row.iter().zip(out.chunks_exact_mut(stride)) {
             column[position] = *value;
         }
     }
