@@ -7,6 +7,7 @@
 
 mod config;
 mod container;
+mod export;
 mod files;
 mod limits;
 mod maths;
