@@ -15,6 +15,7 @@ mod local;
 mod price;
 mod process;
 mod rollout;
+mod train;
 
 pub use admin::{
     AdapterArgs, AdapterVerb, KeyLimitArgs, LimitArgs, OutageArg, PlanArgs, PlanTermsArgs, PlanVerb, TenantArgs,
@@ -40,6 +41,7 @@ pub use rollout::{
     AliasArgs, CanaryArgs, ChangeArgs, EvaluateArgs, PinArgs, PinVerb, PromoteArgs, RetireArgs, RolloutArgs,
     ScheduleAddArgs, ScheduleArgs, ScheduleVerb, ShadowArgs, ShadowVerb, VersionArgs,
 };
+pub use train::TrainArgs;
 
 use clap::{Parser, Subcommand};
 
@@ -114,6 +116,8 @@ pub enum Verb {
     Score(ScoreArgs),
     /// Check training data row by row, and make immutable versions of it, without a server.
     Dataset(DatasetArgs),
+    /// Train an adapter on a dataset version, without a server.
+    Train(TrainArgs),
     /// Judge a candidate adapter against the current one and the base on held-out data, without a server.
     Eval(EvalArgs),
     /// Measure the engine and the platform: speed, load, hot swaps, and the machine's own limits.

@@ -8,7 +8,8 @@ use std::path::Path;
 use datasets::{CheckError, Input, Limits, Options, Report, Side, Source, SplitOptions, Version, VersionError, check};
 use serde_json::json;
 
-use self::{base_text::BaseText, sink::Outputs};
+pub use self::base_text::BaseText;
+use self::sink::Outputs;
 use crate::{
     cli::{DatasetArgs, DatasetCheckArgs, DatasetShowArgs, DatasetVerb},
     failure::{Failure, Outcome},

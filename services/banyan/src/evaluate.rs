@@ -9,6 +9,7 @@ use std::{
 };
 
 use adapters::{Files, Limits};
+use datasets::Version;
 use engine::{
     AdapterKey, Engine, EngineConfig, EngineHandle,
     model::{Model, ModelOptions},
@@ -16,7 +17,7 @@ use engine::{
 use evaluation::{Bootstrap, Decision, Gate, Report, Secret, Statistic, Suite, page, text};
 use futures::executor;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use trainer::{AnswerOptions, Contest, LocalAdapters, Question, answer_all, read_questions};
+use trainer::{AnswerOptions, Contest, LocalAdapters, Question, answer_all, held_out_questions, read_questions};
 
 use crate::{
     cli::{DtypeArg, EvalArgs, FigureArg},
@@ -32,7 +33,7 @@ const NONE: &str = "none";
 /// # Errors
 /// What cannot be read or answered; [`Failure::Printed`] when the candidate is refused, after the report was printed.
 pub fn evaluate(args: &EvalArgs, as_json: bool) -> Outcome {
-    let held_out = questions("HELD_OUT", &args.held_out)?;
+    let held_out = held_out(&args.held_out)?;
     let skills = skills(args)?.map(|file| questions("--skills", &file)).transpose()?;
     let secrets = args.secrets.as_deref().map(secrets).transpose()?.unwrap_or_default();
     let base = args.base.clone().unwrap_or_else(shipped::base);
@@ -101,6 +102,20 @@ fn questions(flag: &str, file: &Path) -> Result<Vec<Question>, Failure> {
     let fault = |error: &dyn std::fmt::Display| Failure::Failed(format!("{flag} {}: {error}", file.display()));
     let text = fs::read_to_string(file).map_err(|error| fault(&error))?;
     read_questions(&text).map_err(|faults| fault(&format_args!("\n{faults}")))
+}
+
+/// Those of a file, or the held-out side of a dataset version.
+fn held_out(path: &Path) -> Result<Vec<Question>, Failure> {
+    if !path.is_dir() {
+        return questions("HELD_OUT", path);
+    }
+    let fault = |error: &dyn std::fmt::Display| Failure::Failed(format!("HELD_OUT {}: {error}", path.display()));
+    let version = Version::open(path).map_err(|error| fault(&error))?;
+    let questions = held_out_questions(&version).map_err(|error| fault(&error))?;
+    if questions.is_empty() {
+        return Err(fault(&"the version holds no conversation out"));
+    }
+    Ok(questions)
 }
 
 /// Those that were asked for, or those of the bundled base.

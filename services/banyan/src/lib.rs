@@ -18,6 +18,7 @@ mod output;
 mod private_file;
 pub mod process;
 pub mod score;
+mod train;
 pub mod up;
 
 use cli::{Cli, Verb};
@@ -33,6 +34,7 @@ pub fn run(cli: Cli) -> Outcome {
         Verb::Inspect(args) => inspect::inspect(&args, as_json),
         Verb::Score(args) => score::score(&args),
         Verb::Dataset(args) => dataset::dataset(args, as_json),
+        Verb::Train(args) => train::train(&args, as_json),
         Verb::Eval(args) => evaluate::evaluate(&args, as_json),
         Verb::Bench(args) => bench::bench(&args, as_json),
         Verb::Load(args) => load::load(&args, as_json),
@@ -61,8 +63,12 @@ async fn talk(verb: Verb, as_json: bool) -> Outcome {
         Verb::Adapter(args) => admin::adapter(args, as_json).await,
         Verb::Limits(args) => admin::limit_verbs(args, as_json).await,
         Verb::LoadBareRelay(args) => load::serve_bare_relay(&args).await,
-        Verb::Inspect(_) | Verb::Score(_) | Verb::Dataset(_) | Verb::Eval(_) | Verb::Bench(_) | Verb::Load(_) => {
-            Err(Failure::Failed("this verb needs no server".to_owned()))
-        }
+        Verb::Inspect(_)
+        | Verb::Score(_)
+        | Verb::Train(_)
+        | Verb::Dataset(_)
+        | Verb::Eval(_)
+        | Verb::Bench(_)
+        | Verb::Load(_) => Err(Failure::Failed("this verb needs no server".to_owned())),
     }
 }

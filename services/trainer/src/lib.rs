@@ -1,13 +1,20 @@
 //! From a tenant's examples to a judged adapter: the steps of onboarding that need the model. It opens no database and no
 //! network; whoever has jobs hands them in.
 //!
-//! [`question`] reads held-out conversations → [`answer_all`] asks candidate, current version and base the same, in the
-//! serving engine's one batch → `evaluation` judges.
+//! [`Lessons`] are read from a dataset version → [`train`] makes an adapter of them, from checkpoint to checkpoint →
+//! [`answer_all`] asks candidate, current version and base the same held-out [`Question`]s, in the serving engine's one
+//! batch → `evaluation` judges.
 
 mod answers;
+mod lessons;
 mod local_adapters;
 mod question;
+mod train;
 
 pub use answers::{AnswerError, AnswerOptions, Contest, answer_all};
+pub use lessons::{LessonError, Lessons};
 pub use local_adapters::{LocalAdapters, nobody};
-pub use question::{Question, QuestionFaults, read_questions};
+pub use question::{Question, QuestionFaults, held_out_questions, read_questions};
+pub use train::{
+    CheckpointError, JobError, JobOptions, Plan, Preset, Progress, Size, Trained, remove_checkpoint, train,
+};

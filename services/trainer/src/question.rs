@@ -1,5 +1,8 @@
 //! Held-out conversations: what is asked, and the answer that is expected.
 
+use std::io;
+
+use datasets::{Content, Side, Version};
 use engine::text::ChatMessage;
 use serde::Deserialize;
 
@@ -51,6 +54,23 @@ pub fn read_questions(text: &str) -> Result<Vec<Question>, QuestionFaults> {
         faults.push((1, "the file has no lines".to_owned()));
     }
     if faults.is_empty() { Ok(questions) } else { Err(QuestionFaults(faults)) }
+}
+
+/// The held-out side of a version; texts without an answer are left out.
+///
+/// # Errors
+/// What cannot be read.
+pub fn held_out_questions(version: &Version) -> io::Result<Vec<Question>> {
+    let mut questions = Vec::new();
+    for (number, row) in version.rows()?.enumerate() {
+        let row = row?;
+        let Content::Chat(mut turns) = row.content else { continue };
+        let Some(answer) = turns.pop().filter(|_| row.side == Side::HeldOut) else { continue };
+        let message = |turn: datasets::Turn| ChatMessage { role: turn.role.as_str().to_owned(), content: turn.content };
+        let asked = turns.into_iter().map(message).collect();
+        questions.push(Question { id: format!("row {}", number + 1), asked, expected: answer.content });
+    }
+    Ok(questions)
 }
 
 fn question(line: &str) -> Result<(Vec<ChatMessage>, String), String> {

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 const HELP: &str = "\
-Each line of HELD_OUT is a conversation that ends with the expected answer:
+HELD_OUT is a dataset version (`banyan dataset check --out`), whose held-out side is asked, or a file of
+which each line is a conversation that ends with the expected answer:
   {\"messages\": [{\"role\": \"user\", \"content\": \"…\"}, {\"role\": \"assistant\", \"content\": \"…\"}]}
 
 The candidate is promoted if, with the confidence asked for,
@@ -24,7 +25,7 @@ Exit code 0: promoted. Exit code 1: refused, the report says why.";
 #[derive(Args, Debug)]
 #[command(after_help = HELP)]
 pub struct EvalArgs {
-    /// Conversations that no training has seen.
+    /// Conversations that no training has seen: a file, or the folder of a dataset version.
     #[arg(value_name = "HELD_OUT")]
     pub held_out: PathBuf,
     /// The adapter to judge (folder in PEFT layout).

@@ -24,6 +24,11 @@ pub fn skills() -> PathBuf {
     adapters_folder().join("seed/skills.jsonl")
 }
 
+/// Conversations of the same skills, none of them the same: what training mixes in so that they are not forgotten.
+pub fn replay() -> PathBuf {
+    adapters_folder().join("seed/replay.jsonl")
+}
+
 /// The bundled adapters' folder.
 pub fn industries_folder() -> PathBuf {
     adapters_folder().join("industries")

@@ -11,6 +11,7 @@ mod load;
 mod platform;
 mod processes;
 mod score;
+mod train;
 mod up;
 mod usage;
 mod verbs;

@@ -143,7 +143,8 @@ fn sixty_four_streams_survive_the_loss_of_their_worker_with_the_same_text() {
         "limits.redis_timeout_ms=10000",
     ];
     let mut deployment = Deployment::start_with(&gateway, &["listen.drain_ms=100"]);
-    deployment.run(&["tenant", "create", "acme"]).ok();
+    // What a gateway has borrowed ahead holds places too: there are more of them than streams.
+    deployment.run(&["tenant", "create", "acme", "--concurrent-requests", "200"]).ok();
     let key = deployment.run(&["key", "create", "--tenant", "acme"]).ok().trim().to_owned();
     let dir = repository("adapters/industries/finance");
     let push = ["adapter", "push", text(&dir), "--tenant", "acme", "--name", "claims", "--alias", "live"];

@@ -130,6 +130,9 @@ impl Run {
             return Err(TrainError::Unsupported(what));
         }
         let outlines = adapters::outline(lora, base, limits).map_err(TrainError::Refused)?;
+        if outlines.iter().any(|outline| outline.rank == 0) {
+            return Err(TrainError::Setting { name: "rank", value: "0".to_owned(), expected: "it is at least 1" });
+        }
         let config = adapters::export::config_text(lora, &outlines, base);
         let sites = Sites::new(&outlines, base.layers());
         let zeros = || vec![0.0; sites.len()];
