@@ -3,7 +3,6 @@
 
 use std::{
     fs,
-    io::IsTerminal as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -16,7 +15,6 @@ use engine::{
 };
 use evaluation::{Bootstrap, Decision, Gate, Report, Secret, Statistic, Suite, page, text};
 use futures::executor;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use trainer::{AnswerOptions, Contest, LocalAdapters, Question, answer_all, held_out_questions, read_questions};
 
 use crate::{
@@ -85,7 +83,8 @@ fn answer(
     contest: Contest,
 ) -> Result<(Suite, Option<Suite>), Failure> {
     let options = AnswerOptions { tokens_max: args.tokens_max, at_once: args.batch as usize };
-    let bar = progress(held_out.len() + skills.map_or(0, <[Question]>::len));
+    let all = held_out.len() + skills.map_or(0, <[Question]>::len);
+    let bar = output::progress(all as u64, "{msg:12} {bar:30} {pos}/{len} {eta} left");
     let suite = |name: &str, questions: &[Question]| {
         bar.set_message(name.to_owned());
         executor::block_on(answer_all(engine, name, questions, contest, options, || bar.inc(1)))
@@ -155,16 +154,4 @@ fn write(args: &EvalArgs, report: &Report) -> Outcome {
         fs::write(folder.join(name), content).map_err(|error| fault(&error))?;
     }
     Ok(())
-}
-
-/// Hidden when standard error is no terminal.
-fn progress(questions: usize) -> ProgressBar {
-    let bar = ProgressBar::new(questions as u64);
-    if !std::io::stderr().is_terminal() {
-        bar.set_draw_target(ProgressDrawTarget::hidden());
-    }
-    if let Ok(style) = ProgressStyle::with_template("{msg:12} {bar:30} {pos}/{len} {eta} left") {
-        bar.set_style(style);
-    }
-    bar
 }

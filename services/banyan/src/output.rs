@@ -1,8 +1,10 @@
 //! Printing: JSON objects, aligned tables, bytes and times for people. Standard output carries data only.
 
 pub mod json;
+mod progress;
 mod table;
 
+pub use progress::progress;
 pub use table::Table;
 
 use std::io::{self, Write as _};

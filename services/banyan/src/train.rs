@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    io::IsTerminal as _,
     path::Path,
     sync::{
         Arc,
@@ -19,7 +18,7 @@ use engine::{
     model::{Model, ModelOptions},
     train::{Trainer, TrainerConfig},
 };
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::json;
 use trainer::{JobError, Lessons, Plan, Preset, Progress, Size, Trained, remove_checkpoint, train as run_job};
 
@@ -55,7 +54,7 @@ pub fn train(args: &TrainArgs, as_json: bool) -> Outcome {
     let (model, cancel) = (Arc::new(model), cancelled_by_ctrl_c()?);
     let mut trainer = Trainer::new(Arc::clone(&model), TrainerConfig::default())
         .map_err(|error| Failure::Failed(error.to_string()))?;
-    let bar = progress(recipe.optimiser.steps);
+    let bar = output::progress(recipe.optimiser.steps, "step {pos}/{len} {bar:30} {msg}, {eta} left");
     let plan = Plan { lessons: &lessons, recipe: &recipe, options: &job, folder: &args.out };
     let trained = run_job(&mut trainer, plan, &cancel, |told| show(&bar, told));
     bar.finish_and_clear();
@@ -151,16 +150,4 @@ fn report(args: &TrainArgs, version: &Version, trained: &Trained, as_json: bool)
     let early = if *stopped_early { " (stopped early: it became no better)" } else { "" };
     output::line(&format!("{}: step {step} of {steps_done}{loss}{early}", args.out.display()))?;
     Ok(())
-}
-
-/// Hidden when standard error is no terminal.
-fn progress(steps: u64) -> ProgressBar {
-    let bar = ProgressBar::new(steps);
-    if !std::io::stderr().is_terminal() {
-        bar.set_draw_target(ProgressDrawTarget::hidden());
-    }
-    if let Ok(style) = ProgressStyle::with_template("step {pos}/{len} {bar:30} {msg}, {eta} left") {
-        bar.set_style(style);
-    }
-    bar
 }

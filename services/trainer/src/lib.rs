@@ -7,14 +7,16 @@
 
 mod answers;
 mod lessons;
+mod line_faults;
 mod local_adapters;
 mod question;
 mod train;
 
 pub use answers::{AnswerError, AnswerOptions, Contest, answer_all};
 pub use lessons::{LessonError, Lessons};
+pub use line_faults::LineFaults;
 pub use local_adapters::{LocalAdapters, nobody};
-pub use question::{Question, QuestionFaults, held_out_questions, read_questions};
+pub use question::{Question, held_out_questions, read_questions};
 pub use train::{
     CheckpointError, JobError, JobOptions, Plan, Preset, Progress, Size, Trained, remove_checkpoint, train,
 };

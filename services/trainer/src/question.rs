@@ -6,8 +6,7 @@ use datasets::{Content, Side, Version};
 use engine::text::ChatMessage;
 use serde::Deserialize;
 
-/// Faults shown at once; more are counted.
-const FAULTS_SHOWN_MAX: usize = 20;
+use crate::line_faults::LineFaults;
 
 /// One item of a suite.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,20 +18,6 @@ pub struct Question {
     pub expected: String,
 }
 
-/// Lines that are no questions.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}", shown(.0))]
-pub struct QuestionFaults(pub Vec<(usize, String)>);
-
-fn shown(faults: &[(usize, String)]) -> String {
-    let mut lines: Vec<_> =
-        faults.iter().take(FAULTS_SHOWN_MAX).map(|(number, fault)| format!("line {number}: {fault}")).collect();
-    if faults.len() > FAULTS_SHOWN_MAX {
-        lines.push(format!("… and {} more", faults.len() - FAULTS_SHOWN_MAX));
-    }
-    lines.join("\n")
-}
-
 #[derive(Deserialize)]
 struct Line {
     messages: Vec<ChatMessage>,
@@ -42,7 +27,7 @@ struct Line {
 ///
 /// # Errors
 /// Every line that is none.
-pub fn read_questions(text: &str) -> Result<Vec<Question>, QuestionFaults> {
+pub fn read_questions(text: &str) -> Result<Vec<Question>, LineFaults> {
     let (mut questions, mut faults) = (Vec::new(), Vec::new());
     for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         match question(line) {
@@ -53,7 +38,7 @@ pub fn read_questions(text: &str) -> Result<Vec<Question>, QuestionFaults> {
     if questions.is_empty() && faults.is_empty() {
         faults.push((1, "the file has no lines".to_owned()));
     }
-    if faults.is_empty() { Ok(questions) } else { Err(QuestionFaults(faults)) }
+    if faults.is_empty() { Ok(questions) } else { Err(LineFaults(faults)) }
 }
 
 /// The held-out side of a version; texts without an answer are left out.

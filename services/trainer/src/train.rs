@@ -97,9 +97,13 @@ pub fn train(
     }
     let mut job = Job::begin(trainer.model().base(), plan)?;
     let order = Order::new(recipe.seed, lessons, options.replay_share, options.step_tokens);
-    while !job.is_over() {
+    let done = usize::try_from(job.run.steps_done()).unwrap_or(usize::MAX);
+    for rows in order.steps().skip(done) {
+        if job.is_over() {
+            break;
+        }
         let step = job.run.steps_done() + 1;
-        for pass in order.passes(step, most) {
+        for pass in order.passes(&rows, most) {
             let rows: Vec<Sequence> = pass.iter().map(|row| lessons.row(*row).clone()).collect();
             trainer.accumulate(&mut [Part { run: &mut job.run, sequences: &rows }])?;
         }

@@ -8,13 +8,10 @@ mod schedule;
 mod shadow;
 mod show;
 
-use std::{
-    io::IsTerminal as _,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use domain::{AdapterName, AliasName, Slug, TenantName, VersionName};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use proto::v1::{
     Adapter, AdapterVersion, CreateAdapterRequest, DeleteAdapterRequest, DeleteAdapterVersionRequest,
     DeleteAliasRequest, ListAdaptersRequest,
@@ -103,15 +100,8 @@ async fn push(admin: &Admin, dir: PathBuf, tenant: &Slug, name: &Slug, alias: Op
     print_pushed(&version, &format!("{tenant}/{name}"), &alias)
 }
 
-/// Hidden when standard error is no terminal.
 fn progress(dir: &Path, name: &str) -> ProgressBar {
-    let bar = ProgressBar::new(client::upload_bytes(dir));
-    if !std::io::stderr().is_terminal() {
-        bar.set_draw_target(ProgressDrawTarget::hidden());
-    }
-    if let Ok(style) = ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}") {
-        bar.set_style(style);
-    }
+    let bar = output::progress(client::upload_bytes(dir), "{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}");
     bar.set_message(name.to_owned());
     bar
 }

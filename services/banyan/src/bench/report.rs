@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -12,13 +12,9 @@ use crate::{
     output::{self, Table},
 };
 
-/// A bar over `steps`; hidden when standard error is no terminal.
+/// A bar over `steps`.
 pub fn progress(steps: usize) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(steps as u64), ProgressDrawTarget::stderr());
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {msg}") {
-        bar.set_style(style);
-    }
-    bar
+    output::progress(steps as u64, "{bar:30} {pos}/{len} {elapsed} {msg}")
 }
 
 /// Prints the rows of `mode`. `facts` are what all rows have in common.

@@ -2,13 +2,15 @@
 
 use std::{
     fs::File,
-    io::{self, BufWriter, IsTerminal as _, Write as _},
+    io::{self, BufWriter, Write as _},
 };
 
 use datasets::{Draft, FileName, Input, Manifest, Outcome, Sink, Source, Version, VersionError};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 
-use crate::{cli::DatasetCheckArgs, failure::Failure};
+use crate::{cli::DatasetCheckArgs, failure::Failure, output};
+
+const TEMPLATE: &str = "{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
 
 pub struct Outputs {
     version: Option<Draft>,
@@ -32,7 +34,7 @@ impl Outputs {
             None => None,
         };
         let bytes = [Some(&input.rows), input.held_out.as_ref()].map(|file| file.and_then(Source::bytes).unwrap_or(0));
-        Ok(Outputs { version, account, bytes, bar: bar() })
+        Ok(Outputs { version, account, bytes, bar: output::progress(0, TEMPLATE) })
     }
 
     /// Writes the rest of the account, also when the check itself has failed.
@@ -78,16 +80,4 @@ impl Drop for Outputs {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }
-}
-
-/// Hidden when standard error is no terminal.
-fn bar() -> ProgressBar {
-    let bar = ProgressBar::new(0);
-    if !io::stderr().is_terminal() {
-        bar.set_draw_target(ProgressDrawTarget::hidden());
-    }
-    if let Ok(style) = ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}") {
-        bar.set_style(style);
-    }
-    bar
 }

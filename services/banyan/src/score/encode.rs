@@ -1,8 +1,9 @@
 //! Lines as token ids. Every fault is collected, with its line.
 
 use engine::{model::ModelConfig, text::TextModel};
+use trainer::LineFaults;
 
-use super::lines::{Input, Line, LineFaults};
+use super::lines::{Input, Line};
 
 /// A line, ready for the engine.
 #[derive(Debug, PartialEq, Eq)]

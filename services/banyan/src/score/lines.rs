@@ -4,9 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-
-/// Faults shown at once; more are counted.
-const FAULTS_SHOWN_MAX: usize = 20;
+use trainer::LineFaults;
 
 /// One line, and where it was.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,20 +19,6 @@ pub enum Input {
     Tokens(Vec<u32>),
     Text(String),
     Pair { prompt: String, completion: String },
-}
-
-/// All faults of a file.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}", text(.0))]
-pub struct LineFaults(pub Vec<(usize, String)>);
-
-fn text(faults: &[(usize, String)]) -> String {
-    let mut lines: Vec<_> =
-        faults.iter().take(FAULTS_SHOWN_MAX).map(|(number, fault)| format!("line {number}: {fault}")).collect();
-    if faults.len() > FAULTS_SHOWN_MAX {
-        lines.push(format!("… and {} more", faults.len() - FAULTS_SHOWN_MAX));
-    }
-    lines.join("\n")
 }
 
 #[derive(Deserialize)]

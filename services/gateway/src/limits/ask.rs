@@ -88,6 +88,11 @@ impl Ask {
     pub const fn budgeted(&self) -> [bool; 2] {
         [self.of_tenant.budgeted(), self.of_key.budgeted()]
     }
+
+    /// Whether one of the two has.
+    pub const fn has_budget(&self) -> bool {
+        self.of_tenant.budgeted() || self.of_key.budgeted()
+    }
 }
 
 /// A price list may ask more for a cached token than for another one.

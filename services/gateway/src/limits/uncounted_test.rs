@@ -133,6 +133,25 @@ impl Gateway {
     }
 }
 
+/// Two gateways at one Redis, to which one of them has a long way.
+struct Pair {
+    server: RedisServer,
+    link: Link,
+    near: Gateway,
+    far: Gateway,
+}
+
+impl Pair {
+    async fn start() -> Self {
+        let server = RedisServer::start();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, server.port()));
+        let link = Link::to(address).await;
+        let ledger = Written::default();
+        let (near, far) = (Gateway::at(address, &ledger), Gateway::at(link.address(), &ledger));
+        Self { server, link, near, far }
+    }
+}
+
 fn ask(outage: Outage) -> Ask {
     Ask {
         id: RequestId::new(Uuid::now_v7()),
@@ -150,11 +169,7 @@ fn ask(outage: Outage) -> Ask {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_gateway_gave_away_while_another_one_read_the_ledger_is_counted() {
-    let server = RedisServer::start();
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, server.port()));
-    let link = Link::to(address).await;
-    let ledger = Written::default();
-    let (near, far) = (Gateway::at(address, &ledger), Gateway::at(link.address(), &ledger));
+    let Pair { server, link, near, far } = Pair::start().await;
     near.serves(Outage::Closed).await;
     far.borrows().await;
 
@@ -217,11 +232,7 @@ async fn what_an_open_plan_has_spent_while_redis_hung_is_counted() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_charged_for_a_request_whose_answer_was_lost_goes_back() {
-    let server = RedisServer::start();
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, server.port()));
-    let link = Link::to(address).await;
-    let ledger = Written::default();
-    let (near, far) = (Gateway::at(address, &ledger), Gateway::at(link.address(), &ledger));
+    let Pair { server: _server, link, near, far } = Pair::start().await;
     // Both know Redis; then what is asked arrives, and the answer comes too late.
     near.serves(Outage::Closed).await;
     far.serves(Outage::Closed).await;

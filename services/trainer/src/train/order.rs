@@ -27,27 +27,24 @@ impl Order {
         Self { seed, lengths: rows.map(|row| row.tokens.len()).collect(), own, replayed, step_tokens }
     }
 
-    /// The rows of a step (from 1), in passes of at most `tokens_max` tokens.
-    pub fn passes(&self, step: u64, tokens_max: usize) -> Vec<Vec<usize>> {
-        let rows = self.rows(step);
-        let lengths: Vec<usize> = rows.iter().map(|row| self.lengths[*row]).collect();
-        cut(&lengths, tokens_max).into_iter().map(|pass| rows[pass].to_vec()).collect()
-    }
-
-    /// Walks from the first step on: steps are few and rows are numbers here.
-    fn rows(&self, step: u64) -> Vec<usize> {
+    /// The rows of each step, from the first one on, without end.
+    pub fn steps(&self) -> impl Iterator<Item = Vec<usize>> + '_ {
         let mut walk = (0..).flat_map(|epoch| self.epoch(epoch));
-        let mut taken = Vec::new();
-        for _ in 0..step {
-            taken.clear();
-            let mut tokens = 0;
+        std::iter::repeat_with(move || {
+            let (mut taken, mut tokens) = (Vec::new(), 0);
             while tokens < self.step_tokens.max(1) {
                 let Some(row) = walk.next() else { return taken };
                 tokens += self.lengths[row];
                 taken.push(row);
             }
-        }
-        taken
+            taken
+        })
+    }
+
+    /// A step's rows in passes of at most `tokens_max` tokens.
+    pub fn passes(&self, rows: &[usize], tokens_max: usize) -> Vec<Vec<usize>> {
+        let lengths: Vec<usize> = rows.iter().map(|row| self.lengths[*row]).collect();
+        cut(&lengths, tokens_max).into_iter().map(|pass| rows[pass].to_vec()).collect()
     }
 
     /// All rows, sorted by a hash of seed, epoch and number: an order that does not depend on how it was made.
@@ -111,20 +108,20 @@ mod tests {
             assert_eq!(sorted, (0..20).chain(replay).collect::<Vec<_>>());
         }
         assert_ne!(first, second);
-        let walked: Vec<_> = (1..=5).flat_map(|step| order.rows(step)).collect();
+        let walked: Vec<_> = order.steps().take(5).flatten().collect();
         assert_eq!(walked, first.iter().chain(&second).copied().take(walked.len()).collect::<Vec<_>>());
     }
 
     #[test]
     fn a_step_has_its_tokens_and_no_pass_has_more_than_fit() {
         let order = order(1);
-        for step in 1..40 {
-            let passes = order.passes(step, 25);
+        for rows in order.steps().take(39) {
+            let passes = order.passes(&rows, 25);
             let tokens = |rows: &[usize]| rows.iter().map(|row| order.lengths[*row]).sum::<usize>();
             assert!(passes.iter().all(|pass| !pass.is_empty() && tokens(pass) <= 25), "{passes:?}");
             assert!(passes.iter().map(|pass| tokens(pass)).sum::<usize>() >= 30);
-            assert_eq!(passes.concat(), order.rows(step));
+            assert_eq!(passes.concat(), rows);
         }
-        assert_ne!(order.rows(1), super::tests::order(2).rows(1));
+        assert_ne!(order.steps().next(), super::tests::order(2).steps().next());
     }
 }

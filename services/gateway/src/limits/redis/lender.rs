@@ -127,7 +127,7 @@ fn jobs_of(whose: Whose, pool: &mut Pool, options: &SliceOptions, token: &str, n
             output: ask.output_tokens.into(),
             ..Amounts::default()
         };
-        let money = if ask.budgeted() == [false, false] { 0 } else { ask.cost_at_most(ask.output_tokens.into()) };
+        let money = if ask.has_budget() { ask.cost_at_most(ask.output_tokens.into()) } else { 0 };
         let wanted = pool.demand(ticks).zip(Amounts { money, ..one }, u64::max);
         let wanted = Amounts { seats: wanted.requests, ..wanted };
         let half = wanted.zip(Amounts::default(), |wanted, _| wanted.div_ceil(2));

@@ -108,7 +108,7 @@ impl Live {
 
     /// The generation that its money is charged in, if any is.
     pub fn charged_in(&self, ask: &Ask) -> Option<Arc<str>> {
-        let has_money = |one: &&One| one.begun.is_some() && one.ask.budgeted() != [false, false];
+        let has_money = |one: &&One| one.begun.is_some() && one.ask.has_budget();
         self.on(|all| all.get(&ask.id).filter(has_money).map(|one| Arc::clone(&one.token)))
     }
 
@@ -171,9 +171,8 @@ impl Live {
 impl One {
     /// For how long its end is said again. Money is settled whenever Redis is back.
     fn said_for(&self) -> Duration {
-        let budgeted = self.ask.budgeted() != [false, false];
         let charged = !self.in_doubt && !self.adopting;
-        if budgeted && charged { self.ask.lease.max(SAID_FOR) } else { self.ask.lease }
+        if self.ask.has_budget() && charged { self.ask.lease.max(SAID_FOR) } else { self.ask.lease }
     }
 
     fn is_lost(&self, token: &str) -> bool {

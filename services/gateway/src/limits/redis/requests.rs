@@ -149,9 +149,8 @@ impl Lends for RedisLimits {
     fn settle_drawn(&self, ask: &Ask, used: Used) -> bool {
         let drawn = self.shared.slices.settle(ask, used);
         if drawn {
-            let token = self.shared.live.charged_in(ask);
+            self.shared.note_end(ask);
             self.shared.live.drawn_ended(ask, used);
-            token.into_iter().for_each(|token| self.shared.generations.ended_in(&token));
         }
         drawn
     }
@@ -165,7 +164,7 @@ impl Lends for RedisLimits {
     }
 
     fn ended_elsewhere(&self, ask: &Ask) {
-        if ask.budgeted() != [false, false] {
+        if ask.has_budget() {
             self.shared.generations.missed_one();
         }
     }
@@ -194,10 +193,17 @@ impl Shared {
         let used = [used.input, used.output, ask.cost(used)].map(count);
         let known: Vec<i64> = self.call("settle", ask, &generation, &used[..]).await?;
         if known != [1] {
-            self.live.charged_in(ask).into_iter().for_each(|token| self.generations.ended_in(&token));
+            self.note_end(ask);
         }
         self.live.told(ask, known == [1]);
         Ok(known == [1])
+    }
+
+    /// A request has ended without Redis having been told of its money, in whatever generation that is charged.
+    fn note_end(&self, ask: &Ask) {
+        if let Some(token) = self.live.charged_in(ask) {
+            self.generations.ended_in(&token);
+        }
     }
 
     /// Hands over a request of this gateway that was charged before Redis lost its data; `false` if there is none.

@@ -159,7 +159,7 @@ impl Slices {
         self.on(|book| {
             let Some(drawn) = book.drawn.remove(&ask.id) else { return false };
             let Some(pool) = book.pools.get_mut(&drawn.whose) else { return true };
-            let (mut output, mut money) = (used.output, if budgeted(ask) { ask.cost(used) } else { 0 });
+            let (mut output, mut money) = (used.output, if ask.has_budget() { ask.cost(used) } else { 0 });
             let last = drawn.parts.len().saturating_sub(1);
             for (at, part) in drawn.parts.iter().enumerate() {
                 // What was used beyond all that was drawn is a debt of the last one.
@@ -215,11 +215,7 @@ impl Drawn {
     }
 }
 
-fn budgeted(ask: &Ask) -> bool {
-    ask.budgeted() != [false, false]
-}
-
 /// What so many tokens of the answer cost with the prompt, where there is a budget.
 fn money(ask: &Ask, output: u64) -> u64 {
-    if budgeted(ask) { ask.cost_at_most(output) } else { 0 }
+    if ask.has_budget() { ask.cost_at_most(output) } else { 0 }
 }
